@@ -1,0 +1,152 @@
+#include <limits>
+
+#include "base/thread_pool.h"
+#include "bindings/bound.h"
+#include "packing/quantize_pack.h"
+#include "packing/unpack_dequantize.h"
+#include "rlwe/decryptor.h"
+#include "rlwe/encryptor.h"
+#include "seal_bridge/slots.h"
+#include "simd/dispatch.h"
+
+namespace quancrypt::bindings {
+namespace {
+
+InputSegment to_segment(const py::array& array, double clip) {
+  if ((array.flags() & py::array::c_style) == 0) {
+    throw Error(ErrorCode::parameter, "a segment is not contiguous");
+  }
+  InputSegment segment{ElementType::float32, array.data(), static_cast<std::size_t>(array.size()), clip};
+  if (array.dtype().is(py::dtype::of<float>())) return segment;
+  segment.type = ElementType::float64;
+  if (array.dtype().is(py::dtype::of<double>())) return segment;
+  segment.type = ElementType::field16;
+  if (array.dtype().is(py::dtype::of<std::uint16_t>())) return segment;
+  throw Error(ErrorCode::parameter, "a segment is not float32, float64 or uint16");
+}
+
+std::vector<InputSegment> to_segments(const std::vector<std::pair<py::array, double>>& arrays) {
+  std::vector<InputSegment> segments;
+  for (const auto& [array, clip] : arrays) segments.push_back(to_segment(array, clip));
+  return segments;
+}
+
+/// Encrypts with either key: a seeded body and its seed, or an unseeded body and None.
+std::pair<ByteArray, py::object> encrypt(const SecretKey* secret, const PublicKey* public_key,
+                                         PlaintextSource& source, std::size_t values) {
+  const Parameters& parameters =
+      secret != nullptr ? *secret->parameters() : *public_key->parameters();
+  const std::size_t ciphertexts = parameters.ciphertext_count(values);
+  ByteArray body(
+      static_cast<py::ssize_t>(body_bytes(parameters, ciphertexts, secret != nullptr)));
+  std::uint8_t* out = body.mutable_data();
+  const SecretSeed noise_seed;
+  if (secret == nullptr) {
+    const py::gil_scoped_release release;
+    encrypt_public(*public_key, source, ciphertexts, noise_seed.get(), out);
+    return {std::move(body), py::none()};
+  }
+  const Seed seed = fresh_seed();
+  {
+    const py::gil_scoped_release release;
+    encrypt_symmetric(*secret, source, ciphertexts, seed, noise_seed.get(), out);
+  }
+  return {std::move(body), to_bytes(seed)};
+}
+
+/// Returns (body, seed or None, number of the first NaN or infinity or -1).
+py::tuple encrypt_packed(const BoundParameters& p, const SecretKey* secret, const PublicKey* public_key,
+                         const std::vector<std::pair<py::array, double>>& arrays,
+                         const std::optional<std::string>& dither_seed) {
+  std::optional<Seed> dither;
+  if (dither_seed) dither = to_seed(*dither_seed);
+  QuantizePackSource source(p.core->layout(), p.core->degree(), to_segments(arrays), p.core->q_max(),
+                            dither, num_threads());
+  auto [body, seed] = encrypt(secret, public_key, source, source.value_count());
+  if (source.first_bad() == source.value_count()) return py::make_tuple(body, seed, -1);
+  return py::make_tuple(py::none(), py::none(), source.first_bad());
+}
+
+py::tuple encrypt_slots(const BoundParameters& p, const SecretKey* secret, const PublicKey* public_key,
+                        const py::array_t<double, py::array::c_style>& values) {
+  const auto count = static_cast<std::size_t>(values.size());
+  seal_bridge::SlotSource source(p.seal, values.data(), count);
+  auto [body, seed] = encrypt(secret, public_key, source, count);
+  return py::make_tuple(body, seed);
+}
+
+/// One array for each count: float32, or int64 with `integers`.
+py::list decrypt_packed(const BoundParameters& p, const SecretKey& key, const ByteArray& body,
+                        const std::optional<std::string>& seed, std::uint64_t weight,
+                        const std::vector<std::size_t>& counts, const std::vector<double>& factors,
+                        bool integers) {
+  if (counts.size() != factors.size()) throw Error(ErrorCode::parameter, "a factor for each count");
+  py::list arrays;
+  std::vector<OutputSegment> segments;
+  std::size_t values = 0;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const auto count = static_cast<py::ssize_t>(counts[i]);
+    py::array array = integers ? py::array(py::array_t<std::int64_t>(count))
+                               : py::array(py::array_t<float>(count));
+    segments.push_back({array.mutable_data(), counts[i], factors[i]});
+    arrays.append(std::move(array));
+    values += counts[i];
+  }
+  const ParameterLiteral& literal = p.core->literal();
+  if (weight < 1 || weight > literal.max_weight) {
+    throw Error(ErrorCode::parameter, "weight is " + std::to_string(weight) + "; allowed: 1 to " +
+                                          std::to_string(literal.max_weight));
+  }
+  const auto q_max = static_cast<std::uint64_t>(p.core->q_max());
+  const simd::SumLimits limits{weight * 2 * q_max, weight * literal.noise_bound};
+  UnpackDequantizeSink sink(p.core->layout(), p.core->degree(), std::move(segments), integers,
+                            static_cast<std::int64_t>(weight * q_max), limits, num_threads());
+  const BodyView view = body_view(body, seed);
+  {
+    const py::gil_scoped_release release;
+    decrypt(key, view, p.core->ciphertext_count(values), sink);
+  }
+  if (!sink.valid()) {
+    throw Error(ErrorCode::decryption,
+                "the ciphertext does not decrypt to a valid sum: it was not made with this key and "
+                "these parameters, or a summand was malformed");
+  }
+  return arrays;
+}
+
+py::array_t<float> decrypt_slots(const BoundParameters& p, const SecretKey& key, const ByteArray& body,
+                                 const std::optional<std::string>& seed, std::size_t count,
+                                 double factor) {
+  py::array_t<float> values(static_cast<py::ssize_t>(count));
+  seal_bridge::SlotSink sink(p.seal, values.mutable_data(), count, factor);
+  const BodyView view = body_view(body, seed);
+  const py::gil_scoped_release release;
+  decrypt(key, view, p.core->ciphertext_count(count), sink);
+  return values;
+}
+
+/// Offset-binary fields in [0, 2 q_max] and the number of the first NaN or infinity or -1.
+py::tuple quantize(const py::array& values, double clip, std::int32_t q_max) {
+  const InputSegment segment = to_segment(values, clip);
+  py::array_t<std::uint16_t> out(static_cast<py::ssize_t>(segment.count));
+  const std::size_t good = quantize_segment(segment, 0, segment.count, q_max, nullptr, out.mutable_data());
+  if (good == segment.count) return py::make_tuple(out, -1);
+  return py::make_tuple(out, good);
+}
+
+}  // namespace
+
+void bind_encryption(py::module_& m) {
+  m.def("encrypt_packed", &encrypt_packed, py::arg("parameters"), py::arg("secret").none(true),
+        py::arg("public_key").none(true), py::arg("segments"), py::arg("dither_seed").none(true));
+  m.def("encrypt_slots", &encrypt_slots, py::arg("parameters"), py::arg("secret").none(true),
+        py::arg("public_key").none(true), py::arg("values"));
+  m.def("decrypt_packed", &decrypt_packed, py::arg("parameters"), py::arg("secret"), py::arg("body"),
+        py::arg("seed").none(true), py::arg("weight"), py::arg("counts"), py::arg("factors"),
+        py::arg("integers"));
+  m.def("decrypt_slots", &decrypt_slots, py::arg("parameters"), py::arg("secret"), py::arg("body"),
+        py::arg("seed").none(true), py::arg("count"), py::arg("factor"));
+  m.def("quantize", &quantize, py::arg("values"), py::arg("clip"), py::arg("q_max"));
+}
+
+}  // namespace quancrypt::bindings

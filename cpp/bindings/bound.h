@@ -1,0 +1,59 @@
+// What the bind_*.cpp files share: the bound parameters and conversions between NumPy and pointers.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/error.h"
+#include "rlwe/body.h"
+#include "rlwe/parameters.h"
+#include "seal_bridge/context.h"
+
+namespace quancrypt::bindings {
+
+namespace py = pybind11;
+
+using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
+
+/// Parameters that SEAL accepted too.
+struct BoundParameters {
+  explicit BoundParameters(ParameterLiteral literal)
+      : core(std::make_shared<const Parameters>(std::move(literal))), seal(core) {}
+  ParametersPtr core;
+  seal_bridge::Context seal;
+};
+
+/// 32 bytes -> seed; anything else is an Error(parameter).
+inline Seed to_seed(const std::string& bytes) {
+  Seed seed;
+  if (bytes.size() != seed.size()) {
+    throw Error(ErrorCode::parameter, "a seed has " + std::to_string(bytes.size()) + " bytes; expected 32");
+  }
+  std::copy(bytes.begin(), bytes.end(), seed.begin());
+  return seed;
+}
+
+inline py::bytes to_bytes(const Seed& seed) {
+  return {reinterpret_cast<const char*>(seed.data()), seed.size()};
+}
+
+inline BodyView body_view(const ByteArray& body, const std::optional<std::string>& seed) {
+  BodyView view{body.data(), static_cast<std::size_t>(body.size()), std::nullopt};
+  if (seed) view.seed = to_seed(*seed);
+  return view;
+}
+
+void bind_parameters(py::module_& m);
+void bind_keys(py::module_& m);
+void bind_encryption(py::module_& m);
+void bind_aggregation(py::module_& m);
+void bind_seal(py::module_& m);
+void bind_runtime(py::module_& m);
+
+}  // namespace quancrypt::bindings

@@ -1,0 +1,52 @@
+#include "ring/prng.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/entropy.h"
+#include "base/error.h"
+#include "simd/dispatch.h"
+
+namespace quancrypt {
+
+Prng::Prng(const Seed& seed, StreamId id) {
+  std::memcpy(key_, seed.data(), sizeof(key_));
+  for (int i = 0; i < 8; ++i) nonce_[i] = static_cast<std::uint8_t>(id.index >> (8 * i));
+  for (int i = 0; i < 4; ++i) nonce_[8 + i] = static_cast<std::uint8_t>(id.part >> (8 * i));
+}
+
+Prng::~Prng() {
+  wipe(key_, sizeof(key_));
+  wipe(buffer_, sizeof(buffer_));
+}
+
+void Prng::read(std::uint8_t* out, std::size_t size) {
+  const std::size_t buffered = std::min(left_, size);
+  std::memcpy(out, buffer_ + sizeof(buffer_) - left_, buffered);
+  left_ -= buffered;
+  out += buffered;
+  size -= buffered;
+  const std::size_t blocks = (size + simd::kChaChaBlock - 1) / simd::kChaChaBlock;
+  if (blocks > 0xFFFFFFFFU - counter_) {
+    throw Error(ErrorCode::system, "a random stream is exhausted");
+  }
+  const std::size_t whole = size / simd::kChaChaBlock;
+  simd::kernels().chacha20(key_, nonce_, counter_, out, whole);
+  counter_ += static_cast<std::uint32_t>(whole);
+  out += whole * simd::kChaChaBlock;
+  size -= whole * simd::kChaChaBlock;
+  if (size > 0) {
+    simd::kernels().chacha20(key_, nonce_, counter_, buffer_, 1);
+    ++counter_;
+    std::memcpy(out, buffer_, size);
+    left_ = sizeof(buffer_) - size;
+  }
+}
+
+Seed fresh_seed() {
+  Seed seed;
+  fill_entropy(seed.data(), seed.size());
+  return seed;
+}
+
+}  // namespace quancrypt

@@ -1,0 +1,63 @@
+#include "ring/samplers.h"
+
+#include <cstring>
+#include <vector>
+
+#include "simd/dispatch.h"
+
+namespace quancrypt {
+
+void sample_uniform(Prng& prng, std::uint64_t* out, std::size_t n, const Modulus& modulus) {
+  // Eight numbers of `bits` bits are `bits` whole bytes: work in pieces that stay in the L1 cache.
+  constexpr std::size_t kPiece = 512;
+  const simd::KernelTable& kernels = simd::kernels();
+  std::uint8_t bytes[kPiece / 8 * kMaxPrimeBits];
+  std::vector<std::size_t> rejected;  // almost always empty: primes lie just under 2^bits
+  for (std::size_t done = 0; done < n; done += kPiece) {
+    const std::size_t count = n - done < kPiece ? n - done : kPiece;
+    prng.read(bytes, count / 8 * modulus.bits);
+    kernels.unpack_bits(bytes, count, modulus.bits, out + done);
+    for (std::size_t i = done; i < done + count; ++i) {
+      i += kernels.find_not_below(out + i, done + count - i, modulus.p);
+      if (i < done + count) rejected.push_back(i);
+    }
+  }
+  std::uint64_t draws[8];
+  std::size_t next = 8;
+  for (const std::size_t position : rejected) {
+    do {
+      if (next == 8) {
+        prng.read(bytes, modulus.bits);
+        kernels.unpack_bits(bytes, 8, modulus.bits, draws);
+        next = 0;
+      }
+      out[position] = draws[next++];
+    } while (out[position] >= modulus.p);
+  }
+}
+
+void sample_ternary(Prng& prng, std::int8_t* out, std::size_t n, std::uint8_t* scratch) {
+  prng.read(scratch, 4 * n);
+  // A rejected draw (probability 2^-32) is dropped and the later ones move up, as in a loop that
+  // draws again.
+  for (std::size_t i = 0;;) {
+    i += simd::kernels().sample_ternary(scratch + 4 * i, out + i, n - i);
+    if (i == n) return;
+    std::memmove(scratch + 4 * i, scratch + 4 * (i + 1), 4 * (n - i - 1));
+    prng.read(scratch + 4 * (n - 1), 4);
+  }
+}
+
+void sample_centred_binomial(Prng& prng, std::int8_t* out, std::size_t n, std::uint8_t* scratch) {
+  prng.read(scratch, 6 * n);
+  simd::kernels().sample_centred_binomial(scratch, out, n);
+}
+
+void lift_small(const std::int8_t* small, std::size_t n, std::uint64_t p, std::uint64_t* x) {
+  for (std::size_t c = 0; c < n; ++c) {
+    const auto s = static_cast<std::int64_t>(small[c]);
+    x[c] = static_cast<std::uint64_t>(s) + (p & static_cast<std::uint64_t>(s >> 63));
+  }
+}
+
+}  // namespace quancrypt

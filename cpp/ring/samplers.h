@@ -1,0 +1,28 @@
+// Distributions over ring elements, each out of one stream.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ring/prng.h"
+#include "ring/primes.h"
+
+namespace quancrypt {
+
+/// Uniform modulo p: the stream is read as `modulus.bits`-bit little-endian numbers; the i-th number
+/// that is not below p is replaced by the i-th number below p after the first n. This expansion is
+/// part of the wire format (seeded ciphertexts): it never changes within a format version.
+/// Variable time in the rejected draws: for public polynomials only.
+void sample_uniform(Prng& prng, std::uint64_t* out, std::size_t n, const Modulus& modulus);
+
+/// Uniform on {-1, 0, 1}, one 32-bit word a draw (the draws of SEAL's sample_poly_ternary).
+/// `scratch` holds 4 n bytes.
+void sample_ternary(Prng& prng, std::int8_t* out, std::size_t n, std::uint8_t* scratch);
+
+/// Centred binomial, standard deviation 3.24, |e| <= 21. `scratch` holds 6 n bytes.
+void sample_centred_binomial(Prng& prng, std::int8_t* out, std::size_t n, std::uint8_t* scratch);
+
+/// x[c] = small[c] modulo p, |small[c]| < p, without a branch.
+void lift_small(const std::int8_t* small, std::size_t n, std::uint64_t p, std::uint64_t* x);
+
+}  // namespace quancrypt

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "rlwe/body.h"
+#include "rlwe/parameters.h"
+
+namespace quancrypt {
+
+/// Weighted sum of updates; memory does not grow with their number. Needs no key and holds none.
+/// Not for use from two threads at a time.
+class Aggregator {
+ public:
+  Aggregator(ParametersPtr parameters, std::size_t ciphertexts);
+
+  /// sum += weight * update, 1 <= weight. Throws Error(wire_format) at a malformed body and
+  /// Error(capacity) if the total weight would pass max_weight; the sum is then unchanged.
+  void add(const BodyView& body, std::uint64_t own_weight, std::uint64_t factor);
+
+  [[nodiscard]] std::uint64_t weight() const noexcept { return weight_; }
+  [[nodiscard]] std::size_t ciphertexts() const noexcept { return ciphertexts_; }
+  [[nodiscard]] const ParametersPtr& parameters() const noexcept { return parameters_; }
+  /// Both polynomials of every ciphertext: body_bytes(parameters, ciphertexts, seeded = false).
+  void write(std::uint8_t* body) const;
+
+ private:
+  ParametersPtr parameters_;
+  std::size_t ciphertexts_;
+  std::uint64_t weight_ = 0;
+  std::vector<std::uint64_t> sums_;  // [ciphertext][2][data primes][degree], in [0, p)
+};
+
+}  // namespace quancrypt

@@ -1,0 +1,58 @@
+#include "rlwe/body.h"
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "ring/samplers.h"
+#include "wire/residues.h"
+
+namespace quancrypt {
+
+std::size_t body_bytes(const Parameters& parameters, std::size_t ciphertexts, bool seeded) {
+  return ciphertexts * parameters.polynomial_bytes() * (seeded ? 1 : 2);
+}
+
+void check_body_size(const Parameters& parameters, const BodyView& body, std::size_t ciphertexts) {
+  const std::size_t expected = body_bytes(parameters, ciphertexts, body.seed.has_value());
+  if (body.size != expected) {
+    throw Error(ErrorCode::wire_format, "body has " + std::to_string(body.size) + " bytes; " +
+                                            std::to_string(ciphertexts) + " ciphertexts take " +
+                                            std::to_string(expected));
+  }
+}
+
+void read_polynomial(const Parameters& parameters, const BodyView& body, std::size_t ciphertext,
+                     std::size_t part, std::uint64_t* residues) {
+  const std::size_t n = parameters.degree();
+  const std::size_t bytes = parameters.polynomial_bytes();
+  if (part == 1 && body.seed) {
+    for (std::size_t i = 0; i < parameters.data_primes(); ++i) {
+      expand_c1(parameters, *body.seed, ciphertext, i, residues + i * n);
+    }
+    return;
+  }
+  const std::size_t index = body.seed ? ciphertext : 2 * ciphertext + part;
+  unpack_polynomial(parameters.ring(), parameters.data_primes(), body.data + index * bytes, residues);
+}
+
+void check_residues(const Parameters& parameters, const BodyView& body, std::size_t ciphertexts) {
+  check_body_size(parameters, body, ciphertexts);
+  const std::size_t parts = body.seed ? 1 : 2;
+  std::vector<std::vector<std::uint64_t>> scratch(num_threads());
+  parallel_for(ciphertexts, [&](std::size_t index, std::size_t worker) {
+    scratch[worker].resize(parameters.data_primes() * parameters.degree());
+    for (std::size_t part = 0; part < parts; ++part) {
+      read_polynomial(parameters, body, index, part, scratch[worker].data());
+    }
+  });
+}
+
+void expand_c1(const Parameters& parameters, const Seed& seed, std::size_t ciphertext, std::size_t i,
+               std::uint64_t* out) {
+  Prng prng(seed, {ciphertext, static_cast<std::uint32_t>(i)});
+  sample_uniform(prng, out, parameters.degree(), parameters.ring().modulus(i));
+}
+
+}  // namespace quancrypt

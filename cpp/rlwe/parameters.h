@@ -1,0 +1,61 @@
+// Parameters in two steps: a literal that anybody may fill in, then a checked immutable object.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "packing/layout.h"
+#include "ring/ring.h"
+
+namespace quancrypt {
+
+enum class Encoding { packed, slots };
+
+struct ParameterLiteral {
+  Encoding encoding = Encoding::packed;
+  std::size_t degree = 0;
+  std::vector<std::uint64_t> primes;  ///< the data primes, then the special prime if more than one
+  unsigned security = 128;            ///< 128, 192 or 256 bits
+  std::uint64_t max_weight = 1;       ///< largest sum of integer weights
+  // packed encoding
+  unsigned bits = 0;             ///< of a quantized value, sign included
+  std::uint32_t fields = 0;      ///< values in one coefficient
+  std::uint32_t field_bits = 0;  ///< F: a summed field stays below 2^F
+  std::uint32_t guard_bits = 0;  ///< g: the noise of a sum stays below 2^(g-1)
+  std::uint64_t noise_bound = 0;  ///< of one fresh encryption, absolute, certain
+  // slots
+  unsigned scale_bits = 0;
+};
+
+/// Throws Error(parameter) on construction if anything is out of range or not secure.
+class Parameters {
+ public:
+  explicit Parameters(ParameterLiteral literal);
+
+  [[nodiscard]] const ParameterLiteral& literal() const noexcept { return literal_; }
+  [[nodiscard]] std::size_t degree() const noexcept { return literal_.degree; }
+  /// All primes; keys live here.
+  [[nodiscard]] const RnsRing& ring() const noexcept { return ring_; }
+  /// Primes of ciphertexts: all but the special one (a lone prime is a data prime).
+  [[nodiscard]] std::size_t data_primes() const noexcept { return data_primes_; }
+  [[nodiscard]] const PackLayout& layout() const { return *layout_; }  // packed encoding only
+  [[nodiscard]] std::size_t values_per_ciphertext() const;
+  /// Serialized bytes of one polynomial of a ciphertext.
+  [[nodiscard]] std::size_t polynomial_bytes() const noexcept { return polynomial_bytes_; }
+  [[nodiscard]] std::size_t ciphertext_count(std::size_t values) const;
+  [[nodiscard]] std::int32_t q_max() const noexcept { return (1 << (literal_.bits - 1)) - 1; }
+
+ private:
+  ParameterLiteral literal_;
+  RnsRing ring_;
+  std::size_t data_primes_;
+  std::size_t polynomial_bytes_;
+  std::optional<PackLayout> layout_;
+};
+
+using ParametersPtr = std::shared_ptr<const Parameters>;
+
+}  // namespace quancrypt

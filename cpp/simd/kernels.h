@@ -1,0 +1,128 @@
+// The one table of kernels: every hot loop of the library, its signature and the ranges it keeps.
+//
+// A set of kernels (portable, avx2, avx512) fills the table; dispatch.cpp chooses one set at load.
+// Files for one instruction set include <cstdint>, <cstddef>, their intrinsics and this header only,
+// take raw pointers, and keep helpers in an anonymous namespace, so that no inline function compiled
+// with wider instructions can become the copy that the linker keeps for everybody.
+//
+// Buffers may have any alignment. `n` is a multiple of 8 unless a kernel says otherwise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace quancrypt::simd {
+
+/// A prime p < 2^60 with floor(2^128 / p) for Barrett reduction.
+struct Modulus {
+  std::uint64_t p;
+  std::uint64_t ratio_lo;
+  std::uint64_t ratio_hi;
+  std::uint32_t bits;  ///< ceil(log2 p): the width of a residue on the wire
+};
+
+/// Twiddle factors of the negacyclic NTT modulo one prime, bit-reversed order (Longa, Naehrig,
+/// "Speeding up the Number Theoretic Transform", CANS 2016, algorithms 1 and 2; the same order as
+/// Microsoft SEAL). *_shoup[i] = floor(root[i] * 2^64 / p) (Harvey 2014, arXiv 1205.2926).
+struct NttTable {
+  Modulus modulus;
+  std::uint32_t log_n;
+  const std::uint64_t* root;
+  const std::uint64_t* root_shoup;
+  const std::uint64_t* inverse_root;
+  const std::uint64_t* inverse_root_shoup;
+  std::uint64_t inverse_n;
+  std::uint64_t inverse_n_shoup;
+};
+
+/// How unsigned fields lie in one big coefficient, and how it splits into residues.
+/// Coefficient = sum over f of field[f] * 2^(guard_bits + field_bits * f).
+struct PackTable {
+  std::uint32_t primes;  ///< data primes, each below 2^50
+  std::uint32_t fields;  ///< per coefficient
+  std::uint32_t field_bits;
+  std::uint32_t guard_bits;
+  std::uint32_t limbs;                   ///< 64-bit words of a coefficient, at most kMaxLimbs
+  const Modulus* modulus;                ///< [primes]
+  const std::uint64_t* limb_power;       ///< [primes][limbs]: 2^(64 l) mod p
+  const std::uint64_t* garner;           ///< [primes][primes]: at [i][j], j < i: p_j^-1 mod p_i
+  const std::uint64_t* garner_shoup;     ///< floor(garner * 2^64 / p_i)
+};
+
+/// What a valid sum may look like; anything else is reported by unpack_fields.
+struct SumLimits {
+  std::uint64_t field_max;  ///< weight * 2 * q_max, below 2^32
+  std::uint64_t noise_max;  ///< weight * fresh noise bound, below 2^(guard_bits - 1)
+};
+
+inline constexpr std::size_t kMaxLimbs = 16;
+inline constexpr std::size_t kMaxPrimes = 64;
+inline constexpr std::size_t kChaChaBlock = 64;
+
+struct KernelTable {
+  const char* name;
+
+  /// x[n], n = 2^log_n: coefficients in [0, p), natural order -> evaluations in [0, p),
+  /// bit-reversed order. In place.
+  void (*ntt_forward)(std::uint64_t* x, const NttTable& table);
+  /// The inverse, 1/n included. [0, p) -> [0, p), in place.
+  void (*ntt_inverse)(std::uint64_t* x, const NttTable& table);
+
+  /// out = c + a * b mod p; all in [0, p). out may be any of the inputs.
+  void (*multiply_add)(std::uint64_t* out, const std::uint64_t* a, const std::uint64_t* b,
+                       const std::uint64_t* c, std::size_t n, const Modulus& modulus);
+  /// out = c - a * b mod p; all in [0, p).
+  void (*multiply_subtract)(std::uint64_t* out, const std::uint64_t* a, const std::uint64_t* b,
+                            const std::uint64_t* c, std::size_t n, const Modulus& modulus);
+  /// sum = sum + x mod p; both in [0, p).
+  void (*add)(std::uint64_t* sum, const std::uint64_t* x, std::size_t n, const Modulus& modulus);
+  /// sum = sum + weight * x mod p; weight in [0, p), weight_shoup = floor(weight * 2^64 / p).
+  void (*scale_add)(std::uint64_t* sum, const std::uint64_t* x, std::uint64_t weight,
+                    std::uint64_t weight_shoup, std::size_t n, const Modulus& modulus);
+  /// x = x - e mod p; x in [0, p), |e| < p.
+  void (*subtract_small)(std::uint64_t* x, const std::int8_t* e, std::size_t n,
+                         const Modulus& modulus);
+
+  /// RFC 8439 ChaCha20 key stream: `blocks` blocks of 64 bytes from block `counter` on.
+  /// counter + blocks <= 2^32.
+  void (*chacha20)(const std::uint8_t key[32], const std::uint8_t nonce[12], std::uint32_t counter,
+                   std::uint8_t* out, std::size_t blocks);
+  /// Centred binomial of 21 + 21 bits: variance 10.5, |e| <= 21. Reads 6 bytes an element, the bits
+  /// that SEAL's sample_poly_cbd reads.
+  void (*sample_centred_binomial)(const std::uint8_t* random, std::int8_t* out, std::size_t n);
+  /// floor(3 r / 2^32) - 1 for each little-endian 32-bit r != 0 (Lemire's method: r = 0 is the one
+  /// rejected draw). Returns the index of the first r = 0, or n. Any n.
+  std::size_t (*sample_ternary)(const std::uint8_t* random, std::int8_t* out, std::size_t n);
+
+  /// out[i] = clamp(round(clip(x[i], +-clip) * scale), +-q_max) + q_max, in [0, 2 q_max].
+  /// Nearest, ties to even, in the arithmetic of the input's type. `dither` not null: stochastic,
+  /// floor(x * scale + dither / 2^32) in double. Any n. Returns the index of the first NaN or
+  /// infinity, or n; out is unspecified from there on.
+  std::size_t (*quantize_f32)(const float* x, std::size_t n, float clip, float scale,
+                              std::int32_t q_max, const std::uint32_t* dither, std::uint16_t* out);
+  std::size_t (*quantize_f64)(const double* x, std::size_t n, double clip, double scale,
+                              std::int32_t q_max, const std::uint32_t* dither, std::uint16_t* out);
+  /// fields[f * n + c] < 2^16 -> residues[i * n + c] in [0, p_i).
+  void (*pack_fields)(const std::uint16_t* fields, std::size_t n, const PackTable& table,
+                      std::uint64_t* residues);
+  /// residues[i * n + c] in [0, p_i) -> fields[f * n + c], noise rounded off. False if any
+  /// coefficient is not a valid sum (field, noise or high bits beyond the limits).
+  bool (*unpack_fields)(const std::uint64_t* residues, std::size_t n, const PackTable& table,
+                        const SumLimits& limits, std::uint32_t* fields);
+  /// out[i] = (fields[i] - offset) * factor. Any n.
+  void (*dequantize)(const std::uint32_t* fields, std::size_t n, std::int64_t offset, double factor,
+                     float* out);
+
+  /// x[n], each below 2^bits -> n * bits / 8 bytes, little-endian bit order, 1 <= bits <= 60.
+  void (*pack_bits)(const std::uint64_t* x, std::size_t n, std::uint32_t bits, std::uint8_t* out);
+  void (*unpack_bits)(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std::uint64_t* out);
+  /// Index of the first element >= bound, or n. Any n. Variable time: for public numbers only.
+  std::size_t (*find_not_below)(const std::uint64_t* x, std::size_t n, std::uint64_t bound);
+  /// CRC-32C (Castagnoli, RFC 3720 appendix B.4) continued from `crc` (0 at the start). Any size.
+  std::uint32_t (*crc32c)(std::uint32_t crc, const std::uint8_t* data, std::size_t size);
+};
+
+/// The sets that this library holds, best first; a set is null where the build left it out.
+const KernelTable* portable_kernels();
+
+}  // namespace quancrypt::simd

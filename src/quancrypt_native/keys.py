@@ -1,0 +1,184 @@
+"""Key pairs. A secret key is never printed, pickled or stored without a passphrase."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Never, Self
+
+from quancrypt_native import _core, sealing, wire
+from quancrypt_native.errors import (
+    FingerprintError,
+    KeyMismatchError,
+    ParameterError,
+    SecretKeyPickleError,
+)
+from quancrypt_native.parameters import Parameters
+
+
+class SecretKey:
+    """A ternary CKKS secret in memory that is wiped when the object goes away."""
+
+    __slots__ = ("_core", "_key_id", "_params")
+
+    def __init__(self, params: Parameters, core: _core.SecretKey, key_id: str) -> None:
+        """For the package's own use; see :func:`keygen` and :meth:`from_bytes`."""
+        self._params = params
+        self._core = core
+        self._key_id = key_id
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters it belongs to."""
+        return self._params
+
+    @property
+    def key_id(self) -> str:
+        """32 hexadecimal digits of the key pair, derived from the public key."""
+        return self._key_id
+
+    def to_bytes(self, *, passphrase: bytes) -> bytes:
+        """Serialize, sealed with Scrypt and AES-256-GCM. There is no unsealed form.
+
+        Parameters
+        ----------
+        passphrase
+            At least one byte. Needs the package ``cryptography``
+            (``pip install 'quancrypt-native[keys]'``).
+        """
+        secret = self._core.save()
+        try:
+            return sealing.seal(
+                wire.Kind.SECRET_KEY,
+                {"params": self._params.fingerprint, "key": self._key_id},
+                secret,
+                passphrase,
+            )
+        finally:
+            secret[:] = bytes(len(secret))
+
+    @classmethod
+    def from_bytes(cls, data: wire.BytesLike, params: Parameters, *, passphrase: bytes) -> Self:
+        """Open :meth:`to_bytes`'s output.
+
+        Raises
+        ------
+        PassphraseError
+            If the passphrase is wrong.
+        WireFormatError, FingerprintError
+            If the bytes are damaged or belong to other parameters.
+        """
+        header, secret = sealing.open_sealed(wire.Kind.SECRET_KEY, data, passphrase)
+        fields = wire.HeaderReader(header)
+        _require_params(fields.hexadecimal("params", 32), params, "secret key")
+        key_id = fields.hexadecimal("key", 32)
+        fields.finish()
+        return cls(params, _core.SecretKey.load(params._core, secret), key_id)
+
+    def __repr__(self) -> str:
+        """Only the public identity."""
+        return f"SecretKey(key={self._key_id[:8]}, secret withheld)"
+
+    def __reduce_ex__(self, protocol: object) -> Never:
+        """Refuse pickling and copying."""
+        raise SecretKeyPickleError(
+            "a secret key is not pickled or copied; use SecretKey.to_bytes(passphrase=...)"
+        )
+
+    __reduce__ = __reduce_ex__  # type: ignore[assignment]
+
+
+class PublicKey:
+    """A CKKS public key; half of it is expanded from a seed."""
+
+    __slots__ = ("_core", "_key_id", "_params")
+
+    def __init__(self, params: Parameters, core: _core.PublicKey) -> None:
+        """For the package's own use; see :func:`keygen` and :meth:`from_bytes`."""
+        self._params = params
+        self._core = core
+        digest = hashlib.sha256(b"quancrypt key v1" + bytes.fromhex(params.fingerprint))
+        digest.update(core.seed)
+        digest.update(core.save())
+        self._key_id = digest.hexdigest()[:32]
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters it belongs to."""
+        return self._params
+
+    @property
+    def key_id(self) -> str:
+        """32 hexadecimal digits: SHA-256 over the parameters' fingerprint and the key."""
+        return self._key_id
+
+    def to_bytes(self) -> bytes:
+        """Serialize; public data."""
+        header = {"params": self._params.fingerprint, "seed": self._core.seed.hex()}
+        return wire.frame(wire.Kind.PUBLIC_KEY, header, self._core.save())
+
+    @classmethod
+    def from_bytes(cls, data: wire.BytesLike, params: Parameters) -> Self:
+        """Read :meth:`to_bytes`'s output; safe on bytes from a stranger."""
+        header, body = wire.parse(data, wire.Kind.PUBLIC_KEY)
+        fields = wire.HeaderReader(header)
+        _require_params(fields.hexadecimal("params", 32), params, "public key")
+        seed = bytes.fromhex(fields.hexadecimal("seed", 64))
+        fields.finish()
+        return cls(params, _core.PublicKey.load(params._core, seed, bytes(body)))
+
+    def __repr__(self) -> str:
+        """Public identity."""
+        return f"PublicKey(key={self._key_id[:8]})"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal if it is the same key of the same parameters."""
+        return isinstance(other, PublicKey) and self._key_id == other._key_id
+
+    def __hash__(self) -> int:
+        """Hash of the key's identity."""
+        return hash(self._key_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle through the wire format."""
+        return PublicKey.from_bytes, (self.to_bytes(), self._params)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """What :func:`keygen` returns."""
+
+    secret: SecretKey
+    public: PublicKey
+
+    @property
+    def key_id(self) -> str:
+        """Identity of the pair."""
+        return self.public.key_id
+
+
+def keygen(params: Parameters) -> KeyPair:
+    """Generate a key pair from the operating system's randomness."""
+    if not isinstance(params, Parameters):
+        raise ParameterError(f"params is a {type(params).__name__}; allowed: Parameters")
+    secret = _core.SecretKey.generate(params._core)
+    public = PublicKey(params, _core.PublicKey.generate(secret))
+    return KeyPair(SecretKey(params, secret, public.key_id), public)
+
+
+def require_key(params: Parameters, key: object) -> SecretKey | PublicKey:
+    """``key`` if it belongs to ``params``."""
+    if not isinstance(key, SecretKey | PublicKey):
+        raise ParameterError(f"key is a {type(key).__name__}; allowed: SecretKey, PublicKey")
+    if key.params != params:
+        raise KeyMismatchError(
+            f"the key belongs to parameters {key.params.fingerprint}, not {params.fingerprint}"
+        )
+    return key
+
+
+def _require_params(fingerprint: str, params: Parameters, what: str) -> None:
+    if fingerprint != params.fingerprint:
+        raise FingerprintError(
+            f"the {what} belongs to parameters {fingerprint}, not {params.fingerprint}"
+        )
+
+

@@ -1,0 +1,63 @@
+"""The quantizer on its own: what encryption applies, for plaintext comparisons."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quancrypt_native import _core, arrays
+from quancrypt_native._validate import integer, positive
+from quancrypt_native.errors import ParameterError
+from quancrypt_native.layout import MAX_CLIP, MIN_CLIP, Layout, TensorSpec
+
+
+def quantize(x: arrays.ArrayLike, clip: float, bits: int) -> npt.NDArray[np.int16]:
+    """Integers ``round(clip(x, -c, c) * q_max / c)``, ties to even, as encryption computes them.
+
+    Parameters
+    ----------
+    x
+        float32 or float64, any shape; the arithmetic is that of the dtype.
+    clip
+        Bound ``c > 0``.
+    bits
+        2 to 16; ``q_max = 2**(bits-1) - 1``.
+
+    Returns
+    -------
+    int16 array of the same shape, in ``[-q_max, q_max]``.
+    """
+    array = arrays.floats(x, None)
+    bound = positive("clip", clip, MIN_CLIP, MAX_CLIP)
+    q_max = 2 ** (integer("bits", bits, 2, 16) - 1) - 1
+    fields, bad = _core.quantize(arrays.flat(array), bound, q_max)
+    if bad >= 0:
+        layout = Layout((TensorSpec("", array.shape, bound),), single=True, integers=False)
+        raise ParameterError(f"{layout.locate(bad)} is NaN or infinite; allowed: finite values")
+    return (fields.astype(np.int32) - q_max).astype(np.int16).reshape(array.shape)
+
+
+def dequantize(q: Any, clip: float, bits: int) -> npt.NDArray[np.float32]:
+    """float32 values ``q * c / q_max``; ``q`` is any integer or float array (sums and means too)."""
+    array = arrays.as_numpy(q, "q")
+    if array.dtype.kind not in "iuf":
+        raise ParameterError(f"q has dtype {array.dtype}; allowed: integers or floats")
+    bound = positive("clip", clip, MIN_CLIP, MAX_CLIP)
+    q_max = 2 ** (integer("bits", bits, 2, 16) - 1) - 1
+    return np.asarray(array.astype(np.float64) * (bound / q_max), dtype=np.float32)
+
+
+def mean_clip_bound(x: arrays.ArrayLike, factor: float = 3.0) -> float:
+    """Mean-based clip bound ``factor * mean(|x|)`` (QuanCrypt-FL, arXiv 2411.05260).
+
+    0.0 for an all-zero array, which no encryption accepts as a bound: take a floor of your own.
+    """
+    array = arrays.floats(x, None)
+    factor = positive("factor", factor, 1e-6, 1e6)
+    if array.size == 0:
+        raise ParameterError("x is empty: it has no mean")
+    bound = factor * float(np.mean(np.abs(array), dtype=np.float64))
+    if not math.isfinite(bound):
+        raise ParameterError("x holds NaN or infinity; allowed: finite values")
+    return bound

@@ -1,0 +1,109 @@
+"""Frames whose body is sealed with a passphrase: Scrypt (RFC 7914), then AES-256-GCM.
+
+The header with the key-derivation parameters is authenticated together with the body. Needs the
+package ``cryptography``, which is imported only here.
+"""
+
+import hashlib
+import secrets
+from typing import Any
+
+from quancrypt_native import wire
+from quancrypt_native.errors import ParameterError, PassphraseError, QuanCryptError, WireFormatError
+
+_SCRYPT_N = 2**16  # with r = 8, p = 2: 64 MiB, OWASP's recommendation
+_SCRYPT_R = 8
+_SCRYPT_P = 2
+_MAX_SCRYPT_N = 2**20  # 1 GiB: a stranger's file may not ask for more
+_MAX_SCRYPT_P = 16
+_TAG_BYTES = 16
+_MAX_SECRET_BYTES = 2**20
+
+
+def _aes_gcm(key: bytes) -> Any:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError:
+        raise QuanCryptError(
+            "key files need the package 'cryptography': pip install 'quancrypt-native[keys]'"
+        ) from None
+    return AESGCM(key)
+
+
+def _derive(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
+    return hashlib.scrypt(
+        passphrase, salt=salt, n=n, r=r, p=p, maxmem=128 * r * (n + p + 2) + 2**20, dklen=32
+    )
+
+
+def _check_passphrase(passphrase: object) -> bytes:
+    if not isinstance(passphrase, bytes | bytearray):
+        raise ParameterError(f"passphrase is a {type(passphrase).__name__}; allowed: bytes")
+    if not passphrase:
+        raise ParameterError("passphrase is empty; allowed: at least one byte")
+    return bytes(passphrase)
+
+
+def _authenticated(kind: wire.Kind, header: dict[str, Any]) -> bytes:
+    # The frame's prefix as it will stand in the file, body length included.
+    return wire.prefix(kind, header, _TAG_BYTES)
+
+
+def seal(
+    kind: wire.Kind, header: dict[str, Any], secret: bytes | bytearray, passphrase: bytes
+) -> bytes:
+    """A frame with ``header`` in the clear and ``secret`` sealed."""
+    passphrase = _check_passphrase(passphrase)
+    salt = secrets.token_bytes(16)
+    nonce = secrets.token_bytes(12)
+    header = {
+        **header,
+        "kdf": "scrypt",
+        "scrypt_n": _SCRYPT_N,
+        "scrypt_r": _SCRYPT_R,
+        "scrypt_p": _SCRYPT_P,
+        "salt": salt.hex(),
+        "cipher": "aes-256-gcm",
+        "nonce": nonce.hex(),
+    }
+    key = _derive(passphrase, salt, _SCRYPT_N, _SCRYPT_R, _SCRYPT_P)
+    body = _aes_gcm(key).encrypt(nonce, bytes(secret), _authenticated(kind, header))
+    return wire.frame(kind, header, body)
+
+
+def open_sealed(
+    kind: wire.Kind, data: wire.BytesLike, passphrase: bytes
+) -> tuple[dict[str, Any], bytes]:
+    """Header (without the sealing's own fields) and secret of a sealed frame.
+
+    Raises
+    ------
+    PassphraseError
+        If the passphrase is wrong or the sealed part was changed.
+    """
+    passphrase = _check_passphrase(passphrase)
+    header, body = wire.parse(data, kind)
+    authenticated = _authenticated(kind, header)
+    fields = wire.HeaderReader(header)
+    if fields.text("kdf") != "scrypt" or fields.text("cipher") != "aes-256-gcm":
+        raise WireFormatError("the key file uses an unknown derivation or cipher")
+    n = fields.number("scrypt_n", 2, _MAX_SCRYPT_N)
+    if n & (n - 1):
+        raise WireFormatError(f"header field 'scrypt_n' is {n}; allowed: a power of two")
+    r = fields.number("scrypt_r", 8, 8)
+    p = fields.number("scrypt_p", 1, _MAX_SCRYPT_P)
+    salt = bytes.fromhex(fields.hexadecimal("salt", 32))
+    nonce = bytes.fromhex(fields.hexadecimal("nonce", 24))
+    if not _TAG_BYTES < len(body) <= _MAX_SECRET_BYTES:
+        raise WireFormatError(f"the sealed part has {len(body)} bytes")
+    cipher = _aes_gcm(_derive(passphrase, salt, n, r, p))
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        secret = cipher.decrypt(nonce, bytes(body), authenticated)
+    except InvalidTag:
+        raise PassphraseError(
+            "the key file does not open: wrong passphrase, or its sealed part was changed"
+        ) from None
+    own = {"kdf", "cipher", "scrypt_n", "scrypt_r", "scrypt_p", "salt", "nonce"}
+    return {name: value for name, value in header.items() if name not in own}, secret

@@ -1,0 +1,160 @@
+"""An encrypted update: what clients upload and what sums are."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from quancrypt_native import _core, wire
+from quancrypt_native.errors import CapacityError, FingerprintError, WireFormatError
+from quancrypt_native.layout import MAX_TENSORS, Layout, shapes_of
+from quancrypt_native.parameters import Parameters
+
+_KEY_ID_DIGITS = 32
+
+
+class EncryptedUpdate:
+    """Ciphertexts of one array or of named tensors, with what a server may know about them.
+
+    Immutable. Made by :class:`Encryptor`, :func:`aggregate` or :meth:`from_bytes`. Everything but
+    the body is public: names, shapes, clip bounds, weight, fingerprints.
+    """
+
+    __slots__ = ("_body", "_key_id", "_layout", "_params", "_seed", "_weight")
+
+    def __init__(
+        self,
+        params: Parameters,
+        key_id: str,
+        layout: Layout,
+        weight: int,
+        seed: bytes | None,
+        body: npt.NDArray[np.uint8],
+    ) -> None:
+        """For the package's own use: nothing is validated here."""
+        self._params = params
+        self._key_id = key_id
+        self._layout = layout
+        self._weight = weight
+        self._seed = seed
+        self._body = body
+        self._body.flags.writeable = False
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters it was encrypted under."""
+        return self._params
+
+    @property
+    def key_id(self) -> str:
+        """32 hexadecimal digits of the key pair."""
+        return self._key_id
+
+    @property
+    def layout(self) -> Layout:
+        """Names, shapes and clip bounds."""
+        return self._layout
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each tensor; a bare array has the name ``""``."""
+        return shapes_of(self._layout.tensors)
+
+    @property
+    def weight(self) -> int:
+        """Total weight: 1 when fresh, then the sum of the integer weights that were added up."""
+        return self._weight
+
+    @property
+    def values(self) -> int:
+        """Number of encrypted values."""
+        return self._layout.values
+
+    @property
+    def ciphertexts(self) -> int:
+        """Number of ciphertexts."""
+        return self._params._core.ciphertext_count(self.values)
+
+    @property
+    def seeded(self) -> bool:
+        """Fresh from a symmetric key: the second polynomial is a 32-byte seed."""
+        return self._seed is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Length of :meth:`to_bytes` in bytes."""
+        return wire.frame_bytes(wire.Kind.UPDATE, self._header_fields(), self._body.nbytes)
+
+    def _header_fields(self) -> dict[str, Any]:
+        return {
+            "params": self._params.fingerprint,
+            "key": self._key_id,
+            "weight": self._weight,
+            "single": self._layout.single,
+            "integers": self._layout.integers,
+            "tensors": self._layout.to_header(),
+            "seed": None if self._seed is None else self._seed.hex(),
+        }
+
+    def to_bytes(self) -> bytes:
+        """Serialize: header, bit-packed residues, checksum."""
+        return wire.frame(wire.Kind.UPDATE, self._header_fields(), self._body.data)
+
+    @classmethod
+    def from_bytes(cls, data: wire.BytesLike, params: Parameters) -> Self:
+        """Read :meth:`to_bytes`'s output; safe on bytes from a stranger.
+
+        ``bytes`` are not copied: the update keeps a view of them.
+
+        Raises
+        ------
+        WireFormatError
+            Saying what is wrong: magic, version, lengths, header, checksum, a residue out of range.
+        FingerprintError
+            A :class:`WireFormatError` and :class:`KeyMismatchError`: made with other parameters.
+        CapacityError
+            The weight exceeds the parameters' ``max_weight``.
+        """
+        header, body = wire.parse(data, wire.Kind.UPDATE)
+        fields = wire.HeaderReader(header)
+        fingerprint = fields.hexadecimal("params", 32)
+        if fingerprint != params.fingerprint:
+            raise FingerprintError(
+                f"the update was made with parameters {fingerprint}, not {params.fingerprint}"
+            )
+        key_id = fields.hexadecimal("key", _KEY_ID_DIGITS)
+        weight = fields.number("weight", 1, 2**63 - 1)
+        single = fields.flag("single")
+        integers = fields.flag("integers")
+        layout = Layout.from_header(
+            fields.items("tensors", MAX_TENSORS), single=single, integers=integers
+        )
+        seed = fields.optional_hexadecimal("seed", 64)
+        fields.finish()
+        if weight > params.max_weight:
+            raise CapacityError(f"weight {weight} is above max_weight = {params.max_weight}")
+        if seed is not None and weight != 1:
+            raise WireFormatError(f"a seeded update has weight {weight}; expected 1")
+        if params.encoding == "packed" and not integers:
+            if any(tensor.clip is None for tensor in layout.tensors):
+                raise WireFormatError("a packed update lacks a clip bound")
+        elif params.encoding == "slots" and integers:
+            raise WireFormatError("slots hold no integers")
+        array = np.frombuffer(body, dtype=np.uint8)
+        count = params._core.ciphertext_count(layout.values)
+        _core.check_body(params._core, array, count, seed is not None)
+        seed_bytes = None if seed is None else bytes.fromhex(seed)
+        return cls(params, key_id, layout, weight, seed_bytes, array)
+
+    def __repr__(self) -> str:
+        """Public facts only."""
+        return (
+            f"EncryptedUpdate({len(self._layout.tensors)} tensors, {self.values} values, "
+            f"{self.ciphertexts} ciphertexts, weight={self._weight}, {self.nbytes} bytes, "
+            f"key={self._key_id[:8]})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle through the wire format."""
+        return EncryptedUpdate.from_bytes, (self.to_bytes(), self._params)
