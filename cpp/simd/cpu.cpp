@@ -55,6 +55,7 @@ std::vector<std::string> detect() {
   add("avx512bw", zmm && (seven.ebx >> 30 & 1));
   add("avx512vl", zmm && (seven.ebx >> 31 & 1));
   add("avx512vbmi", zmm && (seven.ecx >> 1 & 1));
+  add("avx512vpopcntdq", zmm && (seven.ecx >> 14 & 1));
   add("vaes", ymm && (seven.ecx >> 9 & 1));
   add("vpclmulqdq", ymm && (seven.ecx >> 10 & 1));
   return found;

@@ -3,10 +3,21 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "simd/cpu.h"
 
 namespace quancrypt::simd {
 
-std::vector<const KernelTable*> available_kernels() { return {portable_kernels()}; }
+std::vector<const KernelTable*> available_kernels() {
+  std::vector<const KernelTable*> sets;
+#if defined(__x86_64__)
+  if (cpu_has({"sse4.2", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512ifma", "avx512vbmi",
+               "avx512vpopcntdq"})) {
+    sets.push_back(avx512_kernels());
+  }
+#endif
+  sets.push_back(portable_kernels());
+  return sets;
+}
 
 const KernelTable& kernels_named(const std::string& name) {
   std::string choices;

@@ -122,7 +122,8 @@ struct KernelTable {
   std::uint32_t (*crc32c)(std::uint32_t crc, const std::uint8_t* data, std::size_t size);
 };
 
-/// The sets that this library holds, best first; a set is null where the build left it out.
+/// The sets that this library holds; a set for another architecture is not linked.
 const KernelTable* portable_kernels();
+const KernelTable* avx512_kernels();
 
 }  // namespace quancrypt::simd

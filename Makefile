@@ -1,0 +1,103 @@
+# One command for each need; `make help` lists them. A step that fails ends its target.
+
+# Python 3.11 or newer.
+PYTHON ?= python3
+# PyTorch to install first; with an index of builds for other hardware: make TORCH="torch==2.13.0 --index-url ..."
+TORCH ?= torch==2.13.0
+# Processes for compiling, and for tests.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+TEST_JOBS ?= 2
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Python files are used where they stand; what is compiled is compiled again by make, not at import.
+EDITABLE := --no-build-isolation -C editable.rebuild=false -C cmake.define.QUANCRYPT_WERROR=ON -e
+CPP_BUILD := build/tests
+COMPILED := CMakeLists.txt $(shell find cpp cmake -name tests -prune -o -type f -print)
+CPP_FILES := $(shell find cpp cmake -name '*.h' -o -name '*.cpp')
+PYTHON_FOLDERS := $(wildcard src python tests benchmarks cmake)
+
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow test-cpp test-sanitize lint format wheel sdist bench clean distclean
+
+help: ## list these targets
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+venv: $(VENV)/.dev ## .venv with the package and everything that its tests need
+
+demo: $(VENV)/.fl ## install the package, then train digits with encrypted updates: table, results.json, plot
+	$(BIN)/quancrypt simulate --dataset digits --model mlp --method quancrypt --out runs/demo
+
+test: lint test-cpp ## lint, C++ tests, Python tests: what continuous integration runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not slow"
+
+test-slow: $(VENV)/.dev ## the Python tests that take long
+	$(BIN)/python -m pytest -m slow
+
+test-cpp: $(VENV)/.dev ## the C++ tests
+	$(BIN)/cmake -S . -B $(CPP_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
+	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DQUANCRYPT_BUILD_TESTS=ON
+	$(BIN)/cmake --build $(CPP_BUILD)
+	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure --no-tests=error -j $(TEST_JOBS)
+
+test-sanitize: CPP_BUILD := build/sanitize
+test-sanitize: $(VENV)/.dev ## the C++ tests under the address and undefined-behaviour sanitizers
+	$(BIN)/cmake -S . -B $(CPP_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
+	    -DCMAKE_DISABLE_FIND_PACKAGE_pybind11=ON -DQUANCRYPT_BUILD_TESTS=ON -DQUANCRYPT_SANITIZE=address,undefined
+	$(BIN)/cmake --build $(CPP_BUILD)
+	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure --no-tests=error
+
+lint: $(VENV)/.dev ## ruff, clang-format, mypy, and the stub against the compiled module
+	$(BIN)/ruff check $(PYTHON_FOLDERS)
+	$(BIN)/ruff format --check $(PYTHON_FOLDERS)
+	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+	$(BIN)/python -m mypy
+	MYPYPATH=src $(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --ignore-unused-allowlist \
+	    --allowlist tests/packaging/stubtest-allowlist.txt quancrypt_native._core
+
+format: $(VENV)/.dev ## rewrite Python and C++ files in the project's format
+	$(BIN)/ruff check --fix --exit-zero $(PYTHON_FOLDERS)
+	$(BIN)/ruff format $(PYTHON_FOLDERS)
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+wheel: $(VENV)/.dev ## dist/*.whl, in an isolated build, and what auditwheel says of it
+	$(PIP) wheel --no-deps -w dist .
+	for wheel in dist/quancrypt_native-*.whl; do $(BIN)/auditwheel show "$$wheel"; done
+
+sdist: $(VENV)/.dev ## dist/*.tar.gz
+	$(BIN)/python -m build --sdist --outdir dist .
+
+bench: $(VENV)/.dev ## kernels and whole operations against SEAL, TenSEAL and Paillier, as ratios
+	$(BIN)/quancrypt bench
+
+clean: ## remove what was built here; .venv, runs and the cache of SEAL stay
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -f $(VENV)/.fl $(VENV)/.dev
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
+
+# --- installation: a stamp is newer than everything it was made from ---
+
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit("QuanCrypt needs Python 3.11 or newer; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install $(TORCH)
+	@touch $@
+
+$(VENV)/.build: $(VENV)/.torch pyproject.toml
+	$(PIP) install $$($(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["build"])')
+	@touch $@
+
+$(VENV)/.fl: $(VENV)/.build $(COMPILED)
+	$(PIP) install $(EDITABLE) ".[fl]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.build $(COMPILED)
+	$(PIP) install $(EDITABLE) ".[fl,dev]"
+	@touch $@ $(VENV)/.fl

@@ -1,0 +1,205 @@
+// Fields <-> residues in 52-bit words. As many fields as fit 52 bits form a chunk; a coefficient is
+// the sum of chunk_j * 2^(guard_bits + j * chunk bits).
+#include "simd/avx512/avx512.h"
+#include "simd/avx512/ifma.h"
+
+namespace quancrypt::simd::avx512 {
+namespace {
+
+constexpr std::size_t kMaxChunks = 64;
+constexpr std::size_t kMaxWords = 20;  // of 52 bits: kMaxLimbs * 64 / 52, rounded up
+constexpr std::size_t kGroup = 4;      // chunks whose high products sum below 2^52
+
+/// floor(w 2^52 / p), w < p < 2^50, without a 128-bit division: long division bit by bit.
+std::uint64_t make_shoup(std::uint64_t w, std::uint64_t p) {
+  std::uint64_t quotient = 0;
+  for (int bit = 0; bit < 52; ++bit) {
+    w <<= 1;
+    quotient <<= 1;
+    if (w >= p) {
+      w -= p;
+      quotient |= 1;
+    }
+  }
+  return quotient;
+}
+
+/// 2^exponent mod p, p < 2^50.
+std::uint64_t power_of_two(std::uint32_t exponent, std::uint64_t p) {
+  std::uint64_t result = 1 % p;
+  for (std::uint32_t i = 0; i < exponent; ++i) {
+    result <<= 1;
+    if (result >= p) result -= p;
+  }
+  return result;
+}
+
+/// Reduction of one-word and two-word numbers modulo one prime.
+struct Reducer {
+  Prime m;
+  __m512i one_shoup, word, word_shoup;
+
+  explicit Reducer(std::uint64_t p)
+      : m(p),
+        one_shoup(broadcast(make_shoup(1, p))),
+        word(broadcast(power_of_two(52, p))),
+        word_shoup(broadcast(make_shoup(power_of_two(52, p), p))) {}
+
+  /// x < 2^52 -> x mod p in [0, 2p).
+  [[nodiscard]] __m512i lazy(__m512i x) const {
+    const __m512i q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), x, one_shoup);
+    return _mm512_and_si512(_mm512_madd52lo_epu64(x, q, m.minus_p), m.mask);
+  }
+
+  /// high 2^52 + low -> [0, p); low < 2^55, high + low / 2^52 < 2^52.
+  [[nodiscard]] __m512i two_words(__m512i high, __m512i low) const {
+    const __m512i top = _mm512_add_epi64(high, _mm512_srli_epi64(low, 52));
+    const __m512i r = _mm512_add_epi64(multiply_lazy(top, word, word_shoup, m),
+                                       lazy(_mm512_and_si512(low, m.mask)));  // [0, 4p)
+    return reduce_once(reduce_once(r, m.two_p), m.p);
+  }
+};
+
+inline __m512i load_fields(const std::uint16_t* x) {
+  return _mm512_cvtepu16_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+}
+
+}  // namespace
+
+void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& table,
+                 std::uint64_t* residues) {
+  const std::uint32_t per_chunk = 52 / table.field_bits;
+  const std::uint32_t chunks = (table.fields + per_chunk - 1) / per_chunk;
+  if (chunks > kMaxChunks) {
+    portable_kernels()->pack_fields(fields, n, table, residues);
+    return;
+  }
+  std::uint64_t power[kMaxPrimes][kMaxChunks];
+  for (std::uint32_t i = 0; i < table.primes; ++i) {
+    for (std::uint32_t j = 0; j < chunks; ++j) {
+      power[i][j] = power_of_two(table.guard_bits + j * per_chunk * table.field_bits,
+                                 table.modulus[i].p);
+    }
+  }
+  const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(table.field_bits));
+  // Piece by piece, so that the chunks stay in the L1 cache while the primes go by.
+  constexpr std::size_t kPiece = 64;
+  alignas(64) std::uint64_t chunk[kMaxChunks * kPiece];
+  for (std::size_t piece = 0; piece < n; piece += kPiece) {
+    const std::size_t count = n - piece < kPiece ? n - piece : kPiece;
+    for (std::uint32_t j = 0; j < chunks; ++j) {
+      const std::uint32_t first = j * per_chunk;
+      const std::uint32_t last =
+          (first + per_chunk < table.fields ? first + per_chunk : table.fields) - 1;
+      for (std::size_t c = 0; c < count; c += 8) {
+        const std::uint16_t* at = fields + piece + c;
+        __m512i sum = load_fields(at + last * n);
+        for (std::uint32_t f = last; f-- > first;) {
+          sum = _mm512_or_si512(_mm512_sll_epi64(sum, shift), load_fields(at + f * n));
+        }
+        store(chunk + j * kPiece + c, sum);
+      }
+    }
+    for (std::uint32_t i = 0; i < table.primes; ++i) {
+      const Reducer reducer(table.modulus[i].p);
+      for (std::size_t c = 0; c < count; c += 8) {
+        __m512i sum = _mm512_setzero_si512();
+        for (std::uint32_t group = 0; group < chunks; group += kGroup) {
+          __m512i low = _mm512_setzero_si512();
+          __m512i high = _mm512_setzero_si512();
+          const std::uint32_t end = group + kGroup < chunks ? group + kGroup : chunks;
+          for (std::uint32_t j = group; j < end; ++j) {
+            const __m512i x = load(chunk + j * kPiece + c);
+            const __m512i w = broadcast(power[i][j]);
+            low = _mm512_madd52lo_epu64(low, x, w);
+            high = _mm512_madd52hi_epu64(high, x, w);
+          }
+          const __m512i part = reducer.two_words(high, low);
+          sum = group == 0 ? part : reduce_once(_mm512_add_epi64(sum, part), reducer.m.p);
+        }
+        store(residues + i * n + piece + c, sum);
+      }
+    }
+  }
+}
+
+bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable& table,
+                   const SumLimits& limits, std::uint32_t* fields) {
+  const std::uint32_t primes = table.primes;
+  const std::uint32_t top_bit = table.guard_bits + table.fields * table.field_bits;
+  const std::uint32_t words = (64 * table.limbs + 51) / 52;
+  if (table.guard_bits >= 52 || primes > kMaxWords || words > kMaxWords) {
+    return portable_kernels()->unpack_fields(residues, n, table, limits, fields);
+  }
+  const std::uint64_t half_value = std::uint64_t{1} << (table.guard_bits - 1);
+  const __m512i word_mask = broadcast((std::uint64_t{1} << 52) - 1);
+  const __m512i guard_mask = broadcast((std::uint64_t{1} << table.guard_bits) - 1);
+  const __m512i field_mask = broadcast((std::uint64_t{1} << table.field_bits) - 1);
+  const __m512i field_max = broadcast(limits.field_max);
+  // (noise mod 2^g) - half + noise_max must lie in [0, 2 noise_max].
+  const __m512i noise_offset = broadcast(limits.noise_max - half_value);
+  const __m512i noise_span = broadcast(2 * limits.noise_max);
+  __mmask8 violation = 0;
+  for (std::size_t c = 0; c < n; c += 8) {
+    __m512i digit[kMaxWords];
+    for (std::uint32_t i = 0; i < primes; ++i) {
+      const std::uint64_t p = table.modulus[i].p;
+      const Prime m(p);
+      const __m512i one_shoup = broadcast(shoup52(table.modulus[i].ratio_hi));  // floor(2^52 / p)
+      const std::uint64_t* inverse = table.garner + std::size_t{i} * primes;
+      const std::uint64_t* inverse_shoup = table.garner_shoup + std::size_t{i} * primes;
+      // half < 2^51 may be above p.
+      __m512i d = reduce_once(
+          _mm512_add_epi64(load(residues + i * n + c), broadcast(half_value % p)), m.p);
+      for (std::uint32_t j = 0; j < i; ++j) {
+        const __m512i q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), digit[j], one_shoup);
+        const __m512i other =
+            _mm512_and_si512(_mm512_madd52lo_epu64(digit[j], q, m.minus_p), m.mask);  // [0, 2p)
+        d = _mm512_add_epi64(d, _mm512_sub_epi64(m.two_p, other));                    // (0, 4p)
+        d = multiply_lazy(d, broadcast(inverse[j]), broadcast(shoup52(inverse_shoup[j])), m);
+      }
+      digit[i] = reduce_once(d, m.p);
+    }
+    // Horner in 52-bit words: word = word * p + digit.
+    __m512i word[kMaxWords + 1];
+    for (std::uint32_t l = 0; l <= words; ++l) word[l] = _mm512_setzero_si512();
+    word[0] = digit[primes - 1];
+    std::uint32_t used = 1;
+    for (std::uint32_t i = primes - 1; i-- > 0;) {
+      const __m512i p = broadcast(table.modulus[i].p);
+      __m512i carry = digit[i];
+      if (used < words) ++used;  // the product of so many primes takes no more words
+      for (std::uint32_t l = 0; l < used; ++l) {
+        const __m512i low = _mm512_madd52lo_epu64(carry, word[l], p);  // below 2^54
+        carry = _mm512_madd52hi_epu64(_mm512_srli_epi64(low, 52), word[l], p);
+        word[l] = _mm512_and_si512(low, word_mask);
+      }
+    }
+    const __m512i noise = _mm512_add_epi64(_mm512_and_si512(word[0], guard_mask), noise_offset);
+    violation |= _mm512_cmpgt_epu64_mask(noise, noise_span);
+    std::uint32_t at = 0;                    // word
+    std::uint32_t bit = table.guard_bits;    // inside the word, below 52
+    for (std::uint32_t f = 0; f < table.fields; ++f) {
+      __m512i field = _mm512_srl_epi64(word[at], _mm_cvtsi32_si128(static_cast<int>(bit)));
+      if (bit + table.field_bits > 52) {
+        field = _mm512_or_si512(
+            field, _mm512_sll_epi64(word[at + 1], _mm_cvtsi32_si128(static_cast<int>(52 - bit))));
+      }
+      field = _mm512_and_si512(field, field_mask);
+      violation |= _mm512_cmpgt_epu64_mask(field, field_max);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(fields + f * n + c), _mm512_cvtepi64_epi32(field));
+      bit += table.field_bits;
+      if (bit >= 52) {
+        bit -= 52;
+        ++at;
+      }
+    }
+    // Nothing may stand above the last field.
+    __m512i above = _mm512_srl_epi64(word[top_bit / 52], _mm_cvtsi32_si128(static_cast<int>(top_bit % 52)));
+    for (std::uint32_t l = top_bit / 52 + 1; l < words; ++l) above = _mm512_or_si512(above, word[l]);
+    violation |= _mm512_test_epi64_mask(above, above);
+  }
+  return violation == 0;
+}
+
+}  // namespace quancrypt::simd::avx512

@@ -1,0 +1,1 @@
+"""Methods to compare with, behind the same interface as :mod:`quancrypt_fl.protect`."""

@@ -1,0 +1,55 @@
+"""Plain FedAvg: float32 differences in the clear, averaged by number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from quancrypt_fl.errors import MethodError
+from quancrypt_fl.method.rounds import Sealed, Tensors
+
+__all__ = ["PlainProtector", "PlainSummer"]
+
+_WEIGHT = "total weight"
+
+
+class PlainProtector:
+    """A client's side: serializes, protects nothing."""
+
+    def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
+        """The tensors in safetensors format; ``clips`` is empty and ``t`` plays no part."""
+        del clips, t
+        return Sealed(save(dict(tensors)), ciphertexts=0)
+
+    def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
+        """The means and the total weight that the server wrote."""
+        tensors = load(data)
+        weight = int(tensors.pop(_WEIGHT)[0])
+        return tensors, weight
+
+
+class PlainSummer:
+    """The server's side: sums in float64, in the order of arrival, and divides."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._weight = 0
+
+    def add(self, data: bytes, weight: int) -> None:
+        """Add one upload ``weight`` times."""
+        for name, tensor in load(data).items():
+            scaled = tensor.astype(np.float64) * weight
+            self._sums[name] = self._sums[name] + scaled if name in self._sums else scaled
+        self._weight += weight
+
+    def result(self) -> bytes:
+        """The weighted mean since the last call, float32, with the total weight."""
+        if self._weight == 0:
+            raise MethodError("no client's update arrived: there is nothing to sum")
+        mean = {name: (s / self._weight).astype(np.float32) for name, s in self._sums.items()}
+        data = save({**mean, _WEIGHT: np.array([self._weight], dtype=np.int64)})
+        self._sums, self._weight = {}, 0
+        return data

@@ -1,0 +1,23 @@
+"""The ``quancrypt`` command."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+NEEDS_EXTRA = "quancrypt needs the [fl] extra: pip install 'quancrypt-native[fl]'"
+
+
+def main() -> None:
+    """Entry point of the console script: runs a command and exits with its status."""
+    try:
+        from quancrypt_fl.cli.app import run
+
+        status = run()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0].startswith("quancrypt"):
+            raise
+        print(NEEDS_EXTRA, file=sys.stderr)
+        status = 2
+    sys.exit(status)

@@ -1,0 +1,52 @@
+"""Tables that close a command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from quancrypt_fl.method.meter import PHASES
+from quancrypt_fl.receipts import receipt_lines
+
+__all__ = ["print_run"]
+
+
+def print_run(results: Mapping[str, Any], out: Path | None) -> None:
+    """Print a run's figures, what protected it, and where its files are."""
+    totals = results["totals"]
+    title = (
+        f"{results['method']} · {results['dataset']} · {results['model']} · "
+        f"{results['clients']} clients · {totals['rounds']} rounds · seed {results['seed']}"
+    )
+    table = Table(title=title, show_header=False, title_justify="left", pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(
+        "Test accuracy",
+        f"{totals['test_accuracy']:.2%} (best {totals['best_test_accuracy']:.2%} "
+        f"in round {totals['best_round']})",
+    )
+    table.add_row("Validation accuracy", f"{totals['validation_accuracy']:.2%}")
+    table.add_row("Upload", _upload(totals))
+    table.add_row("Download", f"{decimal(totals['bytes']['download'])} per client, all rounds")
+    table.add_row(
+        "Seconds", ", ".join(f"{phase} {totals['seconds'][phase]:.2f}" for phase in PHASES)
+    )
+    table.add_section()
+    for label, text in receipt_lines(results["receipt"]):
+        table.add_row(label, text)
+    if out is not None:
+        table.add_section()
+        table.add_row("Written", f"{out / 'results.json'}, {out / 'plot.png'}")
+    Console().print(table)
+
+
+def _upload(totals: Mapping[str, Any]) -> str:
+    uploaded = totals["bytes"]["upload"]
+    ratio = uploaded / (totals["rounds"] * totals["float32_update_bytes"])
+    return f"{decimal(uploaded)} per client, all rounds: {ratio:.2f} x float32"

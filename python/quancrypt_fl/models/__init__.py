@@ -1,0 +1,34 @@
+"""Models by name. Each builder takes the image shape and the number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from quancrypt_fl.errors import MethodError
+from quancrypt_fl.models.cnn import cnn
+from quancrypt_fl.models.mlp import mlp
+
+__all__ = ["MODELS", "build_model"]
+
+ImageShape = tuple[int, int, int]
+
+MODELS: dict[str, Callable[[ImageShape, int], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+
+
+def build_model(name: str, image_shape: ImageShape, classes: int) -> nn.Module:
+    """Build a model with fresh weights from torch's current random state.
+
+    Parameters
+    ----------
+    name
+        One of :data:`MODELS`.
+    image_shape
+        (channels, height, width).
+    classes
+        Number of outputs.
+    """
+    if name not in MODELS:
+        raise MethodError(f"model {name!r} is not available; available: {', '.join(MODELS)}")
+    return MODELS[name](image_shape, classes)

@@ -1,0 +1,26 @@
+"""Who wants to follow a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quancrypt_fl.config import QuanCryptConfig
+
+__all__ = ["Observer"]
+
+
+class Observer:
+    """Does nothing at every step; subclasses override what they care about."""
+
+    def started(self, config: QuanCryptConfig, finished_rounds: int) -> None:
+        """The run begins, or goes on after ``finished_rounds`` rounds."""
+
+    def client_trained(self) -> None:
+        """A client has finished its training of this round."""
+
+    def round_finished(self, record: Mapping[str, Any]) -> None:
+        """A round is over; ``record`` is its entry in ``results.json``."""
+
+    def finished(self, results: Mapping[str, Any]) -> None:
+        """The run is over; ``results`` is the document of ``results.json``."""

@@ -1,0 +1,132 @@
+"""The document of a run, as written to ``results.json`` (schema 1).
+
+Accuracies are shares in ``[0, 1]``, losses mean cross-entropies, times wall-clock seconds, bytes
+per client as serialized. ``round`` counts from 1; round 1 includes the exchange of statistics that
+precedes it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from quancrypt_fl.checkpoint import write_atomically
+from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.method.meter import PHASES, RoundMeter
+from quancrypt_fl.training import Evaluation
+
+__all__ = ["SCHEMA", "environment", "results_document", "round_record", "write_results"]
+
+SCHEMA = 1
+_FLOAT32_BYTES = 4
+
+
+def round_record(t: int, rate: float, meter: RoundMeter, test: Evaluation) -> dict[str, Any]:
+    """One entry of ``rounds``, for round ``t`` counted from 0."""
+    return {
+        "round": t + 1,
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "train_loss": meter.train_loss,
+        "pruning_rate": rate,
+        "seconds": {phase: meter.seconds[phase] for phase in PHASES},
+        "bytes": meter.bytes_per_client,
+        "participants": meter.participants,
+        "ciphertexts": meter.ciphertexts_per_client,
+    }
+
+
+def results_document(
+    config: QuanCryptConfig,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    parameters: int,
+    validation: Evaluation,
+    receipt: Mapping[str, Any],
+    native: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The whole document.
+
+    Parameters
+    ----------
+    config
+        The configuration, its defaults filled in.
+    records
+        Entries of ``rounds``, at least one.
+    parameters
+        Number of weights of the model.
+    validation
+        Evaluation of the final weights on the validation set.
+    receipt
+        See :mod:`quancrypt_fl.receipts`.
+    native
+        Facts about the native package, added to the environment.
+    """
+    return {
+        "schema": SCHEMA,
+        "method": config.method,
+        "dataset": config.dataset,
+        "model": config.model,
+        "clients": config.clients,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "environment": {**environment(config.threads), **native},
+        "rounds": [dict(record) for record in records],
+        "totals": {
+            **_totals(records),
+            "validation_accuracy": validation.accuracy,
+            "validation_loss": validation.loss,
+            "parameters": parameters,
+            "float32_update_bytes": parameters * _FLOAT32_BYTES,
+        },
+        "receipt": dict(receipt),
+    }
+
+
+def _totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    best = max(records, key=lambda record: record["test_accuracy"])
+    return {
+        "rounds": len(records),
+        "test_accuracy": records[-1]["test_accuracy"],
+        "test_loss": records[-1]["test_loss"],
+        "best_test_accuracy": best["test_accuracy"],
+        "best_round": best["round"],
+        "seconds": {phase: sum(record["seconds"][phase] for record in records) for phase in PHASES},
+        "bytes": {
+            way: sum(record["bytes"][way] for record in records) for way in ("upload", "download")
+        },
+        "uploaded_by_all": sum(r["bytes"]["upload"] * r["participants"] for r in records),
+    }
+
+
+def environment(threads: int | None) -> dict[str, Any]:
+    """Versions and machine, without names of hosts, users or folders."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "threads": threads,
+    }
+
+
+def write_results(path: Path, document: Mapping[str, Any]) -> None:
+    """Write the document as indented JSON, in one step."""
+    write_atomically(path, json.dumps(document, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

@@ -1,0 +1,109 @@
+"""``quancrypt simulate`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quancrypt_fl.cli.app import run
+from quancrypt_fl.config import QuanCryptConfig
+
+SMALL = ["simulate", "--clients", "2", "--rounds", "1", "--local-epochs", "1"]
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in QuanCryptConfig.model_fields:
+        if field != "device":
+            assert "--" + field.replace("_", "-") in shown, field
+    for option in ("--json", "--resume", "--quiet", "--no-pruning"):
+        assert option in shown
+
+
+def test_json_is_only_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SMALL, "--json", "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["schema"] == 1
+    assert captured.err == ""
+
+
+def test_quiet_and_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run([*SMALL, "--quiet", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert run([*SMALL, "--out", str(tmp_path), "--resume"]) == 0
+    table = capsys.readouterr().out
+    for text in ("Test accuracy", "128 bits", "CKKS", "summing side held none", "results.json"):
+        assert text in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "--method", "tenseal"], "method = 'tenseal': not available; available: qu"),
+        (["simulate", "--bits", "99"], "bits = 99: Input should be less than or equal to 16"),
+        (["simulate", "--bits", "many"], "Invalid value for '--bits'"),
+        (["simulate", "--t-eff", "300"], "t_eff = 300 must be below t_target = 300"),
+        (["simulate", "--dataset", "mnist"], "needs --data-dir"),
+        (["simulate", "--nonsense"], "No such option: --nonsense"),
+        (["simulate", "--clients", "2000"], "use fewer clients or more data"),
+        (["nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("quancrypt: ")
+    assert message in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_without_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SMALL, "--resume", "--out", str(tmp_path)]) == 2
+    assert "no checkpoint to resume from" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "quancrypt_fl", "simulate", "--rounds", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == ("quancrypt: rounds = 0: Input should be greater than or equal to 1\n")
+
+
+@pytest.mark.parametrize("module", ["typer", "torch"])
+def test_a_missing_extra_is_one_sentence(module: str) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "sys.argv = ['quancrypt', 'simulate']\n"
+        "from quancrypt_fl.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == ("quancrypt needs the [fl] extra: pip install 'quancrypt-native[fl]'\n")
+
+
+def test_a_missing_extra_in_python_names_it() -> None:
+    code = "import sys; sys.modules['torch'] = None\nfrom quancrypt_fl import Simulation"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "quancrypt_fl.Simulation needs 'torch': pip install" in done.stderr
