@@ -20,7 +20,8 @@ ByteArray result(const Aggregator& aggregator) {
   return body;
 }
 
-void check_body(const BoundParameters& p, const ByteArray& body, std::size_t ciphertexts, bool seeded) {
+void check_body(const BoundParameters& p, const ByteArray& body, std::size_t ciphertexts,
+                bool seeded) {
   BodyView view{body.data(), static_cast<std::size_t>(body.size()), std::nullopt};
   if (seeded) view.seed = Seed{};
   const py::gil_scoped_release release;

@@ -16,7 +16,8 @@ InputSegment to_segment(const py::array& array, double clip) {
   if ((array.flags() & py::array::c_style) == 0) {
     throw Error(ErrorCode::parameter, "a segment is not contiguous");
   }
-  InputSegment segment{ElementType::float32, array.data(), static_cast<std::size_t>(array.size()), clip};
+  InputSegment segment{ElementType::float32, array.data(), static_cast<std::size_t>(array.size()),
+                       clip};
   if (array.dtype().is(py::dtype::of<float>())) return segment;
   segment.type = ElementType::float64;
   if (array.dtype().is(py::dtype::of<double>())) return segment;
@@ -37,8 +38,7 @@ std::pair<ByteArray, py::object> encrypt(const SecretKey* secret, const PublicKe
   const Parameters& parameters =
       secret != nullptr ? *secret->parameters() : *public_key->parameters();
   const std::size_t ciphertexts = parameters.ciphertext_count(values);
-  ByteArray body(
-      static_cast<py::ssize_t>(body_bytes(parameters, ciphertexts, secret != nullptr)));
+  ByteArray body(static_cast<py::ssize_t>(body_bytes(parameters, ciphertexts, secret != nullptr)));
   std::uint8_t* out = body.mutable_data();
   const SecretSeed noise_seed;
   if (secret == nullptr) {
@@ -55,19 +55,21 @@ std::pair<ByteArray, py::object> encrypt(const SecretKey* secret, const PublicKe
 }
 
 /// Returns (body, seed or None, number of the first NaN or infinity or -1).
-py::tuple encrypt_packed(const BoundParameters& p, const SecretKey* secret, const PublicKey* public_key,
+py::tuple encrypt_packed(const BoundParameters& p, const SecretKey* secret,
+                         const PublicKey* public_key,
                          const std::vector<std::pair<py::array, double>>& arrays,
                          const std::optional<std::string>& dither_seed) {
   std::optional<Seed> dither;
   if (dither_seed) dither = to_seed(*dither_seed);
-  QuantizePackSource source(p.core->layout(), p.core->degree(), to_segments(arrays), p.core->q_max(),
-                            dither, num_threads());
+  QuantizePackSource source(p.core->layout(), p.core->degree(), to_segments(arrays),
+                            p.core->q_max(), dither, num_threads());
   auto [body, seed] = encrypt(secret, public_key, source, source.value_count());
   if (source.first_bad() == source.value_count()) return py::make_tuple(body, seed, -1);
   return py::make_tuple(py::none(), py::none(), source.first_bad());
 }
 
-py::tuple encrypt_slots(const BoundParameters& p, const SecretKey* secret, const PublicKey* public_key,
+py::tuple encrypt_slots(const BoundParameters& p, const SecretKey* secret,
+                        const PublicKey* public_key,
                         const py::array_t<double, py::array::c_style>& values) {
   const auto count = static_cast<std::size_t>(values.size());
   seal_bridge::SlotSource source(p.seal, values.data(), count);
@@ -114,9 +116,9 @@ py::list decrypt_packed(const BoundParameters& p, const SecretKey& key, const By
   return arrays;
 }
 
-py::array_t<float> decrypt_slots(const BoundParameters& p, const SecretKey& key, const ByteArray& body,
-                                 const std::optional<std::string>& seed, std::size_t count,
-                                 double factor) {
+py::array_t<float> decrypt_slots(const BoundParameters& p, const SecretKey& key,
+                                 const ByteArray& body, const std::optional<std::string>& seed,
+                                 std::size_t count, double factor) {
   py::array_t<float> values(static_cast<py::ssize_t>(count));
   seal_bridge::SlotSink sink(p.seal, values.mutable_data(), count, factor);
   const BodyView view = body_view(body, seed);
@@ -129,7 +131,8 @@ py::array_t<float> decrypt_slots(const BoundParameters& p, const SecretKey& key,
 py::tuple quantize(const py::array& values, double clip, std::int32_t q_max) {
   const InputSegment segment = to_segment(values, clip);
   py::array_t<std::uint16_t> out(static_cast<py::ssize_t>(segment.count));
-  const std::size_t good = quantize_segment(segment, 0, segment.count, q_max, nullptr, out.mutable_data());
+  const std::size_t good =
+      quantize_segment(segment, 0, segment.count, q_max, nullptr, out.mutable_data());
   if (good == segment.count) return py::make_tuple(out, -1);
   return py::make_tuple(out, good);
 }
@@ -141,9 +144,9 @@ void bind_encryption(py::module_& m) {
         py::arg("public_key").none(true), py::arg("segments"), py::arg("dither_seed").none(true));
   m.def("encrypt_slots", &encrypt_slots, py::arg("parameters"), py::arg("secret").none(true),
         py::arg("public_key").none(true), py::arg("values"));
-  m.def("decrypt_packed", &decrypt_packed, py::arg("parameters"), py::arg("secret"), py::arg("body"),
-        py::arg("seed").none(true), py::arg("weight"), py::arg("counts"), py::arg("factors"),
-        py::arg("integers"));
+  m.def("decrypt_packed", &decrypt_packed, py::arg("parameters"), py::arg("secret"),
+        py::arg("body"), py::arg("seed").none(true), py::arg("weight"), py::arg("counts"),
+        py::arg("factors"), py::arg("integers"));
   m.def("decrypt_slots", &decrypt_slots, py::arg("parameters"), py::arg("secret"), py::arg("body"),
         py::arg("seed").none(true), py::arg("count"), py::arg("factor"));
   m.def("quantize", &quantize, py::arg("values"), py::arg("clip"), py::arg("q_max"));

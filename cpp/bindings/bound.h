@@ -33,7 +33,8 @@ struct BoundParameters {
 inline Seed to_seed(const std::string& bytes) {
   Seed seed;
   if (bytes.size() != seed.size()) {
-    throw Error(ErrorCode::parameter, "a seed has " + std::to_string(bytes.size()) + " bytes; expected 32");
+    throw Error(ErrorCode::parameter,
+                "a seed has " + std::to_string(bytes.size()) + " bytes; expected 32");
   }
   std::copy(bytes.begin(), bytes.end(), seed.begin());
   return seed;

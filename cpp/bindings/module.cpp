@@ -28,7 +28,8 @@ void translate(std::exception_ptr pointer) {
   try {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const quancrypt::Error& error) {
-    const py::object type = py::module_::import("quancrypt_native.errors").attr(class_name(error.code()));
+    const py::object type =
+        py::module_::import("quancrypt_native.errors").attr(class_name(error.code()));
     PyErr_SetString(type.ptr(), error.what());
   }
 }

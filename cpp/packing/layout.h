@@ -17,8 +17,8 @@ class PackLayout {
  public:
   /// The first `primes` primes of `ring` are the data modulus Q. Throws Error(parameter) unless
   /// every prime is below 2^50 and the fields and guard bits fit below Q.
-  PackLayout(const RnsRing& ring, std::size_t primes, std::uint32_t fields, std::uint32_t field_bits,
-             std::uint32_t guard_bits);
+  PackLayout(const RnsRing& ring, std::size_t primes, std::uint32_t fields,
+             std::uint32_t field_bits, std::uint32_t guard_bits);
 
   [[nodiscard]] const simd::PackTable& table() const noexcept { return table_; }
   [[nodiscard]] std::size_t values() const noexcept { return values_; }

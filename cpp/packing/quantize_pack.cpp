@@ -19,8 +19,8 @@ std::size_t quantize_segment(const InputSegment& segment, std::size_t at, std::s
                                   q_max, dither, out);
     }
     case ElementType::float64:
-      return kernels.quantize_f64(static_cast<const double*>(segment.data) + at, count, segment.clip,
-                                  q_max / segment.clip, q_max, dither, out);
+      return kernels.quantize_f64(static_cast<const double*>(segment.data) + at, count,
+                                  segment.clip, q_max / segment.clip, q_max, dither, out);
     case ElementType::field16:
       std::copy_n(static_cast<const std::uint16_t*>(segment.data) + at, count, out);
       return count;
@@ -59,17 +59,18 @@ void QuantizePackSource::fill(std::size_t index, std::size_t worker, std::uint64
   }
   const std::size_t begin = index * values;
   const std::size_t end = std::min(begin + values, value_count_);
-  for_each_overlap(segments_, starts_, begin, end,
-                   [&](const InputSegment& segment, std::size_t at, std::size_t to, std::size_t count) {
-                     const std::size_t good =
-                         quantize_segment(segment, at, count, q_max_, dither == nullptr ? nullptr : dither + to,
-                                  fields.data() + to);
-                     if (good == count) return;
-                     std::size_t seen = first_bad_.load();
-                     while (begin + to + good < seen &&
-                            !first_bad_.compare_exchange_weak(seen, begin + to + good)) {
-                     }
-                   });
+  for_each_overlap(
+      segments_, starts_, begin, end,
+      [&](const InputSegment& segment, std::size_t at, std::size_t to, std::size_t count) {
+        const std::size_t good =
+            quantize_segment(segment, at, count, q_max_, dither == nullptr ? nullptr : dither + to,
+                             fields.data() + to);
+        if (good == count) return;
+        std::size_t seen = first_bad_.load();
+        while (begin + to + good < seen &&
+               !first_bad_.compare_exchange_weak(seen, begin + to + good)) {
+        }
+      });
   std::fill(fields.data() + (end - begin), fields.data() + values, std::uint16_t{0});
   simd::kernels().pack_fields(fields.data(), degree_, layout_.table(), residues);
 }

@@ -35,8 +35,9 @@ std::size_t quantize_segment(const InputSegment& segment, std::size_t at, std::s
 class QuantizePackSource final : public PlaintextSource {
  public:
   /// `dither`: seed of stochastic rounding, none for rounding to nearest.
-  QuantizePackSource(const PackLayout& layout, std::size_t degree, std::vector<InputSegment> segments,
-                     std::int32_t q_max, std::optional<Seed> dither, std::size_t workers);
+  QuantizePackSource(const PackLayout& layout, std::size_t degree,
+                     std::vector<InputSegment> segments, std::int32_t q_max,
+                     std::optional<Seed> dither, std::size_t workers);
 
   [[nodiscard]] PlaintextForm form() const override { return PlaintextForm::coefficients; }
   void fill(std::size_t index, std::size_t worker, std::uint64_t* residues) override;

@@ -35,20 +35,20 @@ void UnpackDequantizeSink::take(std::size_t index, std::size_t worker, std::uint
   }
   const std::size_t begin = index * values;
   const std::size_t end = std::min(begin + values, value_count_);
-  for_each_overlap(segments_, starts_, begin, end,
-                   [&](const OutputSegment& segment, std::size_t at, std::size_t from,
-                       std::size_t count) {
-                     const std::uint32_t* in = fields.data() + from;
-                     if (!integers_) {
-                       kernels.dequantize(in, count, offset_, segment.factor,
-                                          static_cast<float*>(segment.data) + at);
-                       return;
-                     }
-                     std::int64_t* out = static_cast<std::int64_t*>(segment.data) + at;
-                     for (std::size_t i = 0; i < count; ++i) {
-                       out[i] = static_cast<std::int64_t>(in[i]) - offset_;
-                     }
-                   });
+  for_each_overlap(
+      segments_, starts_, begin, end,
+      [&](const OutputSegment& segment, std::size_t at, std::size_t from, std::size_t count) {
+        const std::uint32_t* in = fields.data() + from;
+        if (!integers_) {
+          kernels.dequantize(in, count, offset_, segment.factor,
+                             static_cast<float*>(segment.data) + at);
+          return;
+        }
+        std::int64_t* out = static_cast<std::int64_t*>(segment.data) + at;
+        for (std::size_t i = 0; i < count; ++i) {
+          out[i] = static_cast<std::int64_t>(in[i]) - offset_;
+        }
+      });
 }
 
 }  // namespace quancrypt

@@ -36,7 +36,9 @@ NttTables::NttTables(std::size_t degree, const Modulus& modulus) : words_(4 * de
     inverse_power = simd::multiply_mod(inverse_power, inverse, modulus);
   }
   const std::uint64_t inverse_n = inverse_mod(degree % modulus.p, modulus);
-  view_ = {modulus,          log_n,     roots, roots + degree, inverses, inverses + degree,
+  view_ = {modulus,   log_n,
+           roots,     roots + degree,
+           inverses,  inverses + degree,
            inverse_n, simd::shoup(inverse_n, modulus.p)};
 }
 

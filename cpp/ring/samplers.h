@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "ring/prng.h"
 #include "ring/primes.h"
+#include "ring/prng.h"
 
 namespace quancrypt {
 

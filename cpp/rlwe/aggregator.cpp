@@ -20,10 +20,10 @@ void Aggregator::add(const BodyView& body, std::uint64_t own_weight, std::uint64
   const std::uint64_t limit = parameters_->literal().max_weight;
   if (factor < 1 || own_weight < 1) throw Error(ErrorCode::parameter, "a weight is below 1");
   if (factor > limit || own_weight > limit || weight_ + own_weight * factor > limit) {
-    throw Error(ErrorCode::capacity,
-                "the total weight would be " + std::to_string(weight_) + " + " +
-                    std::to_string(own_weight) + " * " + std::to_string(factor) +
-                    ", above max_weight = " + std::to_string(limit));
+    throw Error(ErrorCode::capacity, "the total weight would be " + std::to_string(weight_) +
+                                         " + " + std::to_string(own_weight) + " * " +
+                                         std::to_string(factor) +
+                                         ", above max_weight = " + std::to_string(limit));
   }
   // Checked before the first addition: a malformed update must leave the sum as it is.
   check_residues(*parameters_, body, ciphertexts_);
@@ -56,7 +56,8 @@ void Aggregator::add(const BodyView& body, std::uint64_t own_weight, std::uint64
 void Aggregator::write(std::uint8_t* body) const {
   const std::size_t row = parameters_->data_primes() * parameters_->degree();
   parallel_for(2 * ciphertexts_, [&](std::size_t polynomial, std::size_t) {
-    pack_polynomial(parameters_->ring(), parameters_->data_primes(), sums_.data() + polynomial * row,
+    pack_polynomial(parameters_->ring(), parameters_->data_primes(),
+                    sums_.data() + polynomial * row,
                     body + polynomial * parameters_->polynomial_bytes());
   });
 }

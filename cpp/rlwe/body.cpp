@@ -34,7 +34,8 @@ void read_polynomial(const Parameters& parameters, const BodyView& body, std::si
     return;
   }
   const std::size_t index = body.seed ? ciphertext : 2 * ciphertext + part;
-  unpack_polynomial(parameters.ring(), parameters.data_primes(), body.data + index * bytes, residues);
+  unpack_polynomial(parameters.ring(), parameters.data_primes(), body.data + index * bytes,
+                    residues);
 }
 
 void check_residues(const Parameters& parameters, const BodyView& body, std::size_t ciphertexts) {
@@ -49,8 +50,8 @@ void check_residues(const Parameters& parameters, const BodyView& body, std::siz
   });
 }
 
-void expand_c1(const Parameters& parameters, const Seed& seed, std::size_t ciphertext, std::size_t i,
-               std::uint64_t* out) {
+void expand_c1(const Parameters& parameters, const Seed& seed, std::size_t ciphertext,
+               std::size_t i, std::uint64_t* out) {
   Prng prng(seed, {ciphertext, static_cast<std::uint32_t>(i)});
   sample_uniform(prng, out, parameters.degree(), parameters.ring().modulus(i));
 }

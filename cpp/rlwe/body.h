@@ -31,7 +31,7 @@ void read_polynomial(const Parameters& parameters, const BodyView& body, std::si
                      std::size_t part, std::uint64_t* residues);
 
 /// c1 modulo data prime i of a seeded ciphertext.
-void expand_c1(const Parameters& parameters, const Seed& seed, std::size_t ciphertext, std::size_t i,
-               std::uint64_t* out);
+void expand_c1(const Parameters& parameters, const Seed& seed, std::size_t ciphertext,
+               std::size_t i, std::uint64_t* out);
 
 }  // namespace quancrypt

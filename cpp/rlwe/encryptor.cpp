@@ -58,8 +58,8 @@ void divide_by_special_prime(const RnsRing& ring, std::uint64_t* x, std::uint64_
     std::uint64_t* row = x + i * n;
     for (std::size_t c = 0; c < n; ++c) {
       const std::uint64_t difference = simd::sub_mod(row[c], scratch[c], modulus.p);
-      row[c] = simd::reduce_once(
-          simd::multiply_lazy(difference, inverse, inverse_shoup, modulus.p), modulus.p);
+      row[c] = simd::reduce_once(simd::multiply_lazy(difference, inverse, inverse_shoup, modulus.p),
+                                 modulus.p);
     }
   }
 }

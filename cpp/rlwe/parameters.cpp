@@ -45,8 +45,9 @@ void check(const ParameterLiteral& p) {
   require(p.max_weight >= 1 && p.max_weight <= 65536,
           "max_weight is " + std::to_string(p.max_weight) + "; allowed: 1 to 65536");
   if (p.encoding == Encoding::slots) {
-    require(p.scale_bits >= 1 && p.scale_bits < bits && p.scale_bits <= 60,
-            "scale_bits is " + std::to_string(p.scale_bits) + "; allowed: 1 to 60, below the modulus");
+    require(
+        p.scale_bits >= 1 && p.scale_bits < bits && p.scale_bits <= 60,
+        "scale_bits is " + std::to_string(p.scale_bits) + "; allowed: 1 to 60, below the modulus");
     return;
   }
   require(p.bits >= 2 && p.bits <= 16, "bits is " + std::to_string(p.bits) + "; allowed: 2 to 16");

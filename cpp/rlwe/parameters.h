@@ -21,10 +21,10 @@ struct ParameterLiteral {
   unsigned security = 128;            ///< 128, 192 or 256 bits
   std::uint64_t max_weight = 1;       ///< largest sum of integer weights
   // packed encoding
-  unsigned bits = 0;             ///< of a quantized value, sign included
-  std::uint32_t fields = 0;      ///< values in one coefficient
-  std::uint32_t field_bits = 0;  ///< F: a summed field stays below 2^F
-  std::uint32_t guard_bits = 0;  ///< g: the noise of a sum stays below 2^(g-1)
+  unsigned bits = 0;              ///< of a quantized value, sign included
+  std::uint32_t fields = 0;       ///< values in one coefficient
+  std::uint32_t field_bits = 0;   ///< F: a summed field stays below 2^F
+  std::uint32_t guard_bits = 0;   ///< g: the noise of a sum stays below 2^(g-1)
   std::uint64_t noise_bound = 0;  ///< of one fresh encryption, absolute, certain
   // slots
   unsigned scale_bits = 0;

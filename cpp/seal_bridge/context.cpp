@@ -39,8 +39,8 @@ const char* version() { return SEAL_VERSION; }
 
 Context::Context(ParametersPtr parameters) : parameters_(std::move(parameters)) {
   // Without the modulus chain: sums stay at the first level.
-  context_ = std::make_unique<::seal::SEALContext>(
-      encryption_parameters(*parameters_), false, security_level(parameters_->literal().security));
+  context_ = std::make_unique<::seal::SEALContext>(encryption_parameters(*parameters_), false,
+                                                   security_level(parameters_->literal().security));
   if (!context_->parameters_set()) {
     throw Error(ErrorCode::parameter, std::string("Microsoft SEAL rejects the parameters: ") +
                                           context_->parameter_error_message());

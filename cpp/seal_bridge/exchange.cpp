@@ -86,7 +86,8 @@ void import_ciphertexts(const Context& context, const std::vector<std::string_vi
     if (ciphertext.parms_id() != context.seal().first_parms_id()) {
       refuse("it is not at the first data level");
     }
-    if (ciphertext.size() != 2) refuse("it has " + std::to_string(ciphertext.size()) + " polynomials");
+    if (ciphertext.size() != 2)
+      refuse("it has " + std::to_string(ciphertext.size()) + " polynomials");
     if (!ciphertext.is_ntt_form()) refuse("it is not in NTT form");
     if (std::abs(ciphertext.scale() / context.scale() - 1) > 1e-9) {
       refuse("its scale is " + std::to_string(ciphertext.scale()));

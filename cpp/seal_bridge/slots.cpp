@@ -46,7 +46,8 @@ void SlotSink::take(std::size_t index, std::size_t, std::uint64_t* residues) {
   encoder_.decode(plain, slots, pool);
   const std::size_t begin = index * slots.size();
   const std::size_t end = std::min(begin + slots.size(), count_);
-  for (std::size_t v = begin; v < end; ++v) out_[v] = static_cast<float>(slots[v - begin] * factor_);
+  for (std::size_t v = begin; v < end; ++v)
+    out_[v] = static_cast<float>(slots[v - begin] * factor_);
   wipe(slots.data(), slots.size() * sizeof(double));
 }
 

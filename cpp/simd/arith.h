@@ -44,8 +44,8 @@ inline std::uint64_t reduce_128(u128 x, const Modulus& m) {
   const u128 lo_hi = static_cast<u128>(lo) * m.ratio_hi;
   const u128 hi_lo = static_cast<u128>(hi) * m.ratio_lo;
   const u128 lo_lo_carry = (static_cast<u128>(lo) * m.ratio_lo) >> 64;
-  const u128 middle = lo_lo_carry + static_cast<std::uint64_t>(lo_hi) +
-                      static_cast<std::uint64_t>(hi_lo);
+  const u128 middle =
+      lo_lo_carry + static_cast<std::uint64_t>(lo_hi) + static_cast<std::uint64_t>(hi_lo);
   const std::uint64_t quotient = hi * m.ratio_hi + static_cast<std::uint64_t>(lo_hi >> 64) +
                                  static_cast<std::uint64_t>(hi_lo >> 64) +
                                  static_cast<std::uint64_t>(middle >> 64);

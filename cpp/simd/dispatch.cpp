@@ -26,9 +26,9 @@ const KernelTable& kernels_named(const std::string& name) {
     choices += choices.empty() ? "" : ", ";
     choices += table->name;
   }
-  throw Error(ErrorCode::parameter, "QUANCRYPT_BACKEND is '" + name +
-                                        "', which this build and machine do not run; allowed: " +
-                                        choices);
+  throw Error(ErrorCode::parameter,
+              "QUANCRYPT_BACKEND is '" + name +
+                  "', which this build and machine do not run; allowed: " + choices);
 }
 
 const KernelTable& kernels() {

@@ -42,11 +42,11 @@ struct PackTable {
   std::uint32_t fields;  ///< per coefficient
   std::uint32_t field_bits;
   std::uint32_t guard_bits;
-  std::uint32_t limbs;                   ///< 64-bit words of a coefficient, at most kMaxLimbs
-  const Modulus* modulus;                ///< [primes]
-  const std::uint64_t* limb_power;       ///< [primes][limbs]: 2^(64 l) mod p
-  const std::uint64_t* garner;           ///< [primes][primes]: at [i][j], j < i: p_j^-1 mod p_i
-  const std::uint64_t* garner_shoup;     ///< floor(garner * 2^64 / p_i)
+  std::uint32_t limbs;                ///< 64-bit words of a coefficient, at most kMaxLimbs
+  const Modulus* modulus;             ///< [primes]
+  const std::uint64_t* limb_power;    ///< [primes][limbs]: 2^(64 l) mod p
+  const std::uint64_t* garner;        ///< [primes][primes]: at [i][j], j < i: p_j^-1 mod p_i
+  const std::uint64_t* garner_shoup;  ///< floor(garner * 2^64 / p_i)
 };
 
 /// What a valid sum may look like; anything else is reported by unpack_fields.
@@ -115,7 +115,8 @@ struct KernelTable {
 
   /// x[n], each below 2^bits -> n * bits / 8 bytes, little-endian bit order, 1 <= bits <= 60.
   void (*pack_bits)(const std::uint64_t* x, std::size_t n, std::uint32_t bits, std::uint8_t* out);
-  void (*unpack_bits)(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std::uint64_t* out);
+  void (*unpack_bits)(const std::uint8_t* in, std::size_t n, std::uint32_t bits,
+                      std::uint64_t* out);
   /// Index of the first element >= bound, or n. Any n. Variable time: for public numbers only.
   std::size_t (*find_not_below)(const std::uint64_t* x, std::size_t n, std::uint64_t bound);
   /// CRC-32C (Castagnoli, RFC 3720 appendix B.4) continued from `crc` (0 at the start). Any size.

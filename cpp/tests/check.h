@@ -48,27 +48,27 @@ inline int run_all() {
 
 }  // namespace quancrypt::testing
 
-#define TEST(name)                                                             \
-  static void test_##name();                                                   \
+#define TEST(name)                                                               \
+  static void test_##name();                                                     \
   static const quancrypt::testing::Register register_##name(#name, test_##name); \
   static void test_##name()
 
-#define CHECK(condition)                                                         \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
+#define CHECK(condition)                                                          \
+  do {                                                                            \
+    if (!(condition)) {                                                           \
       std::printf("  %s:%d: CHECK(%s) failed\n", __FILE__, __LINE__, #condition); \
-      ++quancrypt::testing::failures();                                          \
-    }                                                                            \
+      ++quancrypt::testing::failures();                                           \
+    }                                                                             \
   } while (false)
 
 /// CHECK that `statement` throws quancrypt::Error with the given code.
-#define CHECK_ERROR(expected, statement)            \
-  do {                                              \
-    bool caught = false;                            \
-    try {                                           \
-      statement;                                    \
-    } catch (const quancrypt::Error& error) {       \
-      caught = error.code() == (expected);          \
-    }                                               \
-    CHECK(caught && #statement);                    \
+#define CHECK_ERROR(expected, statement)      \
+  do {                                        \
+    bool caught = false;                      \
+    try {                                     \
+      statement;                              \
+    } catch (const quancrypt::Error& error) { \
+      caught = error.code() == (expected);    \
+    }                                         \
+    CHECK(caught && #statement);              \
   } while (false)

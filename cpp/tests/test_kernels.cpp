@@ -69,7 +69,8 @@ TEST(pointwise_kernels_agree) {
         fill_residues(c.data(), n, m.p);
         for (std::size_t i = 0; i < n; ++i) e[i] = static_cast<std::int8_t>(int(rng() % 43) - 21);
         const std::uint64_t w = rng() % m.p;
-        const auto run = [&](const simd::KernelTable& set, Unaligned<std::uint64_t>& out, int which) {
+        const auto run = [&](const simd::KernelTable& set, Unaligned<std::uint64_t>& out,
+                             int which) {
           std::memcpy(out.data(), c.data(), 8 * n);
           switch (which) {
             case 0:
@@ -198,7 +199,7 @@ TEST(quantizers_agree) {
     Unaligned<std::uint32_t> dither(n, 1);
     for (std::size_t i = 0; i < n; ++i) {
       d[i] = (static_cast<double>(rng() % 20001) - 10000) / 7000;
-      if (i % 13 == 3) d[i] = 0.5 / 127;    // a tie
+      if (i % 13 == 3) d[i] = 0.5 / 127;  // a tie
       if (i % 13 == 5) d[i] = -1e30;
       if (i % 13 == 6) d[i] = -0.0;
       f[i] = static_cast<float>(d[i]);
@@ -222,9 +223,9 @@ TEST(quantizers_agree) {
         }
       }
     }
-    for (const double bad : {std::numeric_limits<double>::quiet_NaN(),
-                             std::numeric_limits<double>::infinity(),
-                             -std::numeric_limits<double>::infinity()}) {
+    for (const double bad :
+         {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
+          -std::numeric_limits<double>::infinity()}) {
       const std::size_t at = n / 2;
       d[at] = bad;
       f[at] = static_cast<float>(bad);
@@ -294,13 +295,17 @@ TEST(field_packing_agrees_and_inverts) {
     }
     for (const simd::KernelTable* set : simd::available_kernels()) {
       std::vector<std::uint32_t> out(values);
-      CHECK(set->unpack_fields(residues.data(), shape.n, layout.table(), {most, noise}, out.data()));
+      CHECK(
+          set->unpack_fields(residues.data(), shape.n, layout.table(), {most, noise}, out.data()));
       CHECK(std::equal(out.begin(), out.end(), fields.begin()));
-      CHECK(!set->unpack_fields(residues.data(), shape.n, layout.table(), {most, noise - 1}, out.data()));
-      CHECK(!set->unpack_fields(residues.data(), shape.n, layout.table(), {most - 1, noise}, out.data()));
+      CHECK(!set->unpack_fields(residues.data(), shape.n, layout.table(), {most, noise - 1},
+                                out.data()));
+      CHECK(!set->unpack_fields(residues.data(), shape.n, layout.table(), {most - 1, noise},
+                                out.data()));
       auto garbage = residues;
       fill_residues(garbage.data(), shape.n, primes[0]);
-      CHECK(!set->unpack_fields(garbage.data(), shape.n, layout.table(), {most / 2, noise}, out.data()));
+      CHECK(!set->unpack_fields(garbage.data(), shape.n, layout.table(), {most / 2, noise},
+                                out.data()));
     }
   }
 }

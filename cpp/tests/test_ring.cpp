@@ -43,8 +43,8 @@ TEST(primes_are_the_largest_and_agree_with_seal) {
 
 TEST(reduction_agrees_with_plain_division) {
   std::mt19937_64 rng(5);
-  for (const std::uint64_t p : {std::uint64_t{3}, std::uint64_t{65537}, std::uint64_t{2199023190017},
-                                std::uint64_t{1152921504606830593}}) {
+  for (const std::uint64_t p : {std::uint64_t{3}, std::uint64_t{65537},
+                                std::uint64_t{2199023190017}, std::uint64_t{1152921504606830593}}) {
     const Modulus m = make_modulus(p);
     for (int i = 0; i < 20000; ++i) {
       simd::u128 x = static_cast<simd::u128>(rng()) << 64 | rng();

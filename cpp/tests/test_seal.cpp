@@ -101,15 +101,19 @@ std::vector<float> random_values(std::size_t count) {
 }
 
 QuantizePackSource source_of(const Setup& s, const std::vector<float>& values) {
-  return {s.parameters->layout(), s.parameters->degree(),
-          {{ElementType::float32, values.data(), values.size(), 1.0}}, 127, std::nullopt,
+  return {s.parameters->layout(),
+          s.parameters->degree(),
+          {{ElementType::float32, values.data(), values.size(), 1.0}},
+          127,
+          std::nullopt,
           64};
 }
 
 std::vector<std::int64_t> expected_integers(const std::vector<float>& values) {
   std::vector<std::int64_t> q;
   for (const float value : values) {
-    q.push_back(static_cast<std::int64_t>(std::nearbyint(std::min(1.0F, std::max(-1.0F, value)) * 127.0F)));
+    q.push_back(
+        static_cast<std::int64_t>(std::nearbyint(std::min(1.0F, std::max(-1.0F, value)) * 127.0F)));
   }
   return q;
 }
@@ -118,14 +122,16 @@ std::vector<std::int64_t> decrypt_integers(const Setup& s, const BodyView& body,
                                            std::uint64_t weight) {
   std::vector<std::int64_t> out(values);
   UnpackDequantizeSink sink(s.parameters->layout(), s.parameters->degree(),
-                            {{out.data(), values, 0.0}}, true, static_cast<std::int64_t>(weight * 127),
+                            {{out.data(), values, 0.0}}, true,
+                            static_cast<std::int64_t>(weight * 127),
                             {weight * 254, weight * s.parameters->literal().noise_bound}, 64);
   decrypt(s.secret, body, s.parameters->ciphertext_count(values), sink);
   CHECK(sink.valid());
   return out;
 }
 
-seal::Ciphertext to_seal(const Setup& s, const BodyView& body, std::size_t index, std::size_t count) {
+seal::Ciphertext to_seal(const Setup& s, const BodyView& body, std::size_t index,
+                         std::size_t count) {
   const auto streams = seal_bridge::export_ciphertexts(s.context, body, count);
   seal::Ciphertext out;
   out.load(s.context.seal(), reinterpret_cast<const seal::seal_byte*>(streams[index].data()),
@@ -266,7 +272,8 @@ TEST(symmetric_encryption_equals_seal_arithmetic) {
                                           modulus, product.data());
       seal::util::add_poly_coeffmod(product.data(), e.data(), n, modulus, product.data());
       seal::util::sub_poly_coeffmod(m, product.data(), n, modulus, product.data());
-      CHECK(std::equal(product.begin(), product.end(), c0.begin() + static_cast<std::ptrdiff_t>(i * n)));
+      CHECK(std::equal(product.begin(), product.end(),
+                       c0.begin() + static_cast<std::ptrdiff_t>(i * n)));
     }
   }
 }
@@ -294,14 +301,15 @@ TEST(we_decrypt_what_seal_encrypts_and_adds) {
       evaluator.add_inplace(sum, next);
     }
     std::string stream(static_cast<std::size_t>(sum.save_size(seal::compr_mode_type::none)), '\0');
-    stream.resize(static_cast<std::size_t>(
-        sum.save(reinterpret_cast<seal::seal_byte*>(stream.data()), stream.size(),
-                 seal::compr_mode_type::none)));
+    stream.resize(
+        static_cast<std::size_t>(sum.save(reinterpret_cast<seal::seal_byte*>(stream.data()),
+                                          stream.size(), seal::compr_mode_type::none)));
     std::vector<std::uint8_t> body(body_bytes(*s.parameters, 1, false));
     seal_bridge::import_ciphertexts(s.context, {stream}, body.data());
     auto expected = expected_integers(values);
     for (auto& value : expected) value *= 16;
-    CHECK(decrypt_integers(s, {body.data(), body.size(), std::nullopt}, values.size(), 16) == expected);
+    CHECK(decrypt_integers(s, {body.data(), body.size(), std::nullopt}, values.size(), 16) ==
+          expected);
     CHECK_ERROR(ErrorCode::wire_format,
                 seal_bridge::import_ciphertexts(s.context, {stream.substr(0, 100)}, body.data()));
   }
@@ -334,8 +342,7 @@ TEST(aggregator_equals_seal_evaluator) {
   aggregator.write(sum.data());
   const seal::Ciphertext ours = to_seal(s, {sum.data(), sum.size(), std::nullopt}, 1, 2);
   CHECK(std::equal(ours.data(), ours.data() + ours.dyn_array().size(), expected.data()));
-  CHECK_ERROR(ErrorCode::capacity,
-              aggregator.add({sum.data(), sum.size(), std::nullopt}, 6, 2));
+  CHECK_ERROR(ErrorCode::capacity, aggregator.add({sum.data(), sum.size(), std::nullopt}, 6, 2));
   CHECK_ERROR(ErrorCode::wire_format,
               aggregator.add({sum.data(), sum.size() - 1, std::nullopt}, 1, 1));
   CHECK(aggregator.weight() == 6);

@@ -24,7 +24,7 @@ MAX_WEIGHTS = range(1, 65537)
 SECURITY_LEVELS = (128, 192, 256)
 KEY_MODES = ("symmetric", "public")
 DEFAULT_MAX_DEGREE = 8192
-"""Larger rings save less than 4 % of the bytes and make a ciphertext (their smallest unit) bigger."""
+"""Larger rings save under 4 % of the bytes and make a ciphertext, their smallest unit, bigger."""
 
 _MAX_PRIME_BITS = 50  # 4 p < 2^52: lazy arithmetic in AVX-512's 52-bit multiplications
 _SPECIAL_PRIME_BITS = 20  # enough to make the divided noise of public-key encryption negligible
@@ -55,8 +55,8 @@ class PackedDesign:
 def fresh_noise_bound(degree: int, special_prime: int | None, key_mode: str) -> int:
     """Largest absolute noise of one fresh encryption, for certain.
 
-    Symmetric: ``e`` itself. Public key: ``e0 + e1 s + u e`` with ternary ``u`` and ``s``, divided by
-    the special prime ``P``, plus the rounding errors ``t0 + t1 s`` with ``|t| <= 1/2``::
+    Symmetric: ``e`` itself. Public key: ``e0 + e1 s + u e`` with ternary ``u`` and ``s``, divided
+    by the special prime ``P``, plus the rounding errors ``t0 + t1 s`` with ``|t| <= 1/2``::
 
         (B_e (2 N + 1)) / P + (1 + N) / 2
     """
@@ -197,6 +197,6 @@ def _nearest(bits: int, max_weight: int, security: int, key_mode: str, degrees: 
         hints.append(f"max_poly_degree={larger}")
     nearest = "; nearest possible: " + ", or ".join(hints) if hints else ""
     return (
-        f"bits={bits} and max_weight={max_weight} with {key_mode} keys do not fit any ring of degree "
-        f"up to {max(degrees, default=0)} at {security}-bit security{nearest}"
+        f"bits={bits} and max_weight={max_weight} with {key_mode} keys do not fit any ring of "
+        f"degree up to {max(degrees, default=0)} at {security}-bit security{nearest}"
     )

@@ -66,7 +66,8 @@ class Aggregator:
         KeyMismatchError
             If the update belongs to another key or other parameters.
         ParameterError
-            If names, shapes or clip bounds differ (naming the tensor), or the weight is not positive.
+            If names, shapes or clip bounds differ (naming the tensor), or the weight is not a
+            positive integer.
         """
         if not isinstance(update, EncryptedUpdate):
             raise ParameterError(f"update is a {type(update).__name__}; allowed: EncryptedUpdate")

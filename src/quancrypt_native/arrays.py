@@ -1,4 +1,4 @@
-"""NumPy arrays and torch tensors of any shape -> flat contiguous memory, copied only if it must be."""
+"""NumPy arrays and torch tensors of any shape -> flat contiguous memory, copied only if needed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,17 @@ import numpy.typing as npt
 
 from quancrypt_native._validate import positive
 from quancrypt_native.errors import ParameterError
-from quancrypt_native.layout import MAX_CLIP, MAX_TENSORS, MIN_CLIP, Layout, TensorSpec, tensor_label
+from quancrypt_native.layout import (
+    MAX_CLIP,
+    MAX_TENSORS,
+    MIN_CLIP,
+    Layout,
+    TensorSpec,
+    tensor_label,
+)
 
 ArrayLike = Any
-"""A NumPy array or scalar, or anything that offers ``__array__`` or torch's ``detach().numpy()``."""
+"""A NumPy array or scalar, or anything with ``__array__`` or torch's ``detach().numpy()``."""
 
 
 def as_numpy(x: ArrayLike, name: str | None) -> npt.NDArray[Any]:

@@ -49,7 +49,10 @@ class Decryptor:
         self._check(update)
         self._params.require_packed("decrypt_integers")
         tensors = update.layout.tensors
-        return _shaped(update, self._packed(update, [0.0] * len(tensors), integers=True))
+        sums: IntegerResult = _shaped(
+            update, self._packed(update, [0.0] * len(tensors), integers=True)
+        )
+        return sums
 
     def _check(self, update: object) -> None:
         if not isinstance(update, EncryptedUpdate):
@@ -71,14 +74,18 @@ class Decryptor:
             factors = [
                 share if tensor.clip is None else tensor.clip / q_max * share for tensor in tensors
             ]
-            return _shaped(update, self._packed(update, factors, integers=False))
+            means: FloatResult = _shaped(update, self._packed(update, factors, integers=False))
+            return means
         flat = _core.decrypt_slots(
             self._params._core, self._key._core, update._body, update._seed, update.values, share
         )
         ends = np.cumsum([tensor.size for tensor in tensors])[:-1]
-        return _shaped(update, np.split(flat, ends) if tensors else [])
+        values: FloatResult = _shaped(update, np.split(flat, ends) if tensors else [])
+        return values
 
-    def _packed(self, update: EncryptedUpdate, factors: list[float], *, integers: bool) -> list[Any]:
+    def _packed(
+        self, update: EncryptedUpdate, factors: list[float], *, integers: bool
+    ) -> list[Any]:
         return _core.decrypt_packed(
             self._params._core,
             self._key._core,

@@ -118,7 +118,8 @@ class Encryptor:
         self._params.require_packed("encrypt_integers")
         tensors, single = arrays.named(q)
         values = {
-            name: arrays.integers(value, name, self._params.q_max) for name, value in tensors.items()
+            name: arrays.integers(value, name, self._params.q_max)
+            for name, value in tensors.items()
         }
         layout = arrays.layout_of(values, [None] * len(values), single=single, integer=True)
         segments = [(arrays.flat(value), 1.0) for value in values.values()]

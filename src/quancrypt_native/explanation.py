@@ -51,7 +51,8 @@ class Explanation:
                 (
                     "noise of a sum",
                     f"at most {f['noise_bound_of_sum']} ({f['max_weight']} x {f['noise_bound']}), "
-                    f"{f['noise_allowed'] - 1} allowed: exact, {f['noise_margin_bits']:.2f} bits spare",
+                    f"{f['noise_allowed'] - 1} allowed: exact, "
+                    f"{f['noise_margin_bits']:.2f} bits spare",
                 ),
             ]
         else:

@@ -180,5 +180,3 @@ def _require_params(fingerprint: str, params: Parameters, what: str) -> None:
         raise FingerprintError(
             f"the {what} belongs to parameters {fingerprint}, not {params.fingerprint}"
         )
-
-

@@ -62,7 +62,9 @@ class Layout:
         if self.integers != other.integers:
             raise ParameterError("integer and float updates do not add up")
         if self.single != other.single:
-            raise ParameterError("an update of one array and an update of named tensors do not add up")
+            raise ParameterError(
+                "an update of one array and an update of named tensors do not add up"
+            )
         for mine, theirs in zip_longest(self.tensors, other.tensors):
             if mine == theirs:
                 continue
@@ -71,7 +73,9 @@ class Layout:
             if theirs is None:
                 raise ParameterError(f"tensor '{mine.name}' is missing")
             if mine.name != theirs.name:
-                raise ParameterError(f"tensor '{theirs.name}' stands where '{mine.name}' is expected")
+                raise ParameterError(
+                    f"tensor '{theirs.name}' stands where '{mine.name}' is expected"
+                )
             label = f"tensor '{mine.name}'" if not self.single else "the array"
             if mine.shape != theirs.shape:
                 raise ParameterError(f"{label} has shape {theirs.shape}; expected {mine.shape}")
@@ -114,7 +118,7 @@ def _is_shape(shape: Any) -> bool:
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
         return False
     # NumPy refuses even empty arrays whose other dimensions are huge.
-    return math.prod(n for n in shape if n > 0) <= MAX_VALUES
+    return bool(math.prod(n for n in shape if n > 0) <= MAX_VALUES)
 
 
 def tensor_label(name: str | None) -> str:

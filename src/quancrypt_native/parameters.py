@@ -63,9 +63,9 @@ class Parameters:
             scale_bits=literal.scale_bits,
         )
         canonical = json.dumps(asdict(literal), sort_keys=True, separators=(",", ":"))
-        self._fingerprint = hashlib.sha256(b"quancrypt parameters v1" + canonical.encode()).hexdigest()[
-            :32
-        ]
+        self._fingerprint = hashlib.sha256(
+            b"quancrypt parameters v1" + canonical.encode()
+        ).hexdigest()[:32]
 
     @classmethod
     def for_aggregation(
@@ -168,7 +168,9 @@ class Parameters:
         scale_bits = integer("scale_bits", scale_bits, 1, 60)
         max_weight = integer("max_weight", max_weight, 1, 65536)
         primes: list[int] = []
-        for size in sizes:  # the order of the sizes; primes of one size in falling order, as in SEAL
+        for (
+            size
+        ) in sizes:  # the order of the sizes; primes of one size in falling order, as in SEAL
             found = _core.find_primes(poly_degree, size, 1, primes)
             if not found:
                 raise ParameterError(

@@ -35,11 +35,12 @@ def quantize(x: arrays.ArrayLike, clip: float, bits: int) -> npt.NDArray[np.int1
     if bad >= 0:
         layout = Layout((TensorSpec("", array.shape, bound),), single=True, integers=False)
         raise ParameterError(f"{layout.locate(bad)} is NaN or infinite; allowed: finite values")
-    return (fields.astype(np.int32) - q_max).astype(np.int16).reshape(array.shape)
+    q = (fields.astype(np.int32) - q_max).astype(np.int16)
+    return np.asarray(q.reshape(array.shape))
 
 
 def dequantize(q: Any, clip: float, bits: int) -> npt.NDArray[np.float32]:
-    """float32 values ``q * c / q_max``; ``q`` is any integer or float array (sums and means too)."""
+    """float32 values ``q * c / q_max``; ``q``: any integer or float array (sums, means)."""
     array = arrays.as_numpy(q, "q")
     if array.dtype.kind not in "iuf":
         raise ParameterError(f"q has dtype {array.dtype}; allowed: integers or floats")

@@ -1,4 +1,4 @@
-"""``python -m quancrypt_native.selftest``: does this installation compute rightly on this machine?"""
+"""``python -m quancrypt_native.selftest``: does this installation compute rightly here?"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -33,20 +33,26 @@ def _exact_sum(key_mode: str) -> bool:
     total = qn.aggregate([encryptor.encrypt_integers(q) for q in inputs], weights=[3, 1, 2])
     data = qn.EncryptedUpdate.from_bytes(total.to_bytes(), params)
     expected = 3 * inputs[0] + inputs[1] + 2 * inputs[2]
-    return np.array_equal(qn.Decryptor(params, keys.secret).decrypt_integers(data), expected)
+    return np.array_equal(
+        np.asarray(qn.Decryptor(params, keys.secret).decrypt_integers(data)), expected
+    )
 
 
 def _slots() -> bool:
     params = qn.Parameters.slots()
     keys = qn.keygen(params)
     x = np.linspace(-1, 1, 100)
-    mean = qn.Decryptor(params, keys.secret).decrypt_mean(qn.Encryptor(params, keys.public).encrypt(x))
+    mean = qn.Decryptor(params, keys.secret).decrypt_mean(
+        qn.Encryptor(params, keys.public).encrypt(x)
+    )
     return bool(np.allclose(np.asarray(mean), x, atol=1e-6))
 
 
 def _damage() -> bool:
     params = qn.Parameters.for_aggregation(values=1000)
-    data = bytearray(qn.Encryptor(params, qn.keygen(params).secret).encrypt(np.zeros(1000), 1.0).to_bytes())
+    data = bytearray(
+        qn.Encryptor(params, qn.keygen(params).secret).encrypt(np.zeros(1000), 1.0).to_bytes()
+    )
     data[len(data) // 2] ^= 1
     try:
         qn.EncryptedUpdate.from_bytes(data, params)

@@ -46,9 +46,7 @@ def prefix(kind: Kind, header: dict[str, Any], body_bytes: int) -> bytes:
     """All bytes before the body."""
     text = json.dumps({**header, "body_bytes": body_bytes}, separators=(",", ":")).encode()
     if len(text) > MAX_HEADER_BYTES:
-        raise WireFormatError(
-            f"header would take {len(text)} bytes; allowed: {MAX_HEADER_BYTES}"
-        )
+        raise WireFormatError(f"header would take {len(text)} bytes; allowed: {MAX_HEADER_BYTES}")
     return _PREFIX.pack(MAGIC, VERSION, kind, len(text)) + text
 
 
@@ -105,7 +103,9 @@ def parse(data: BytesLike, kind: Kind) -> tuple[dict[str, Any], memoryview]:
     if not _is_int(body_bytes, 0, MAX_BODY_BYTES):
         raise WireFormatError("header field 'body_bytes' is missing or no valid length")
     if body_bytes > room - header_bytes:
-        raise WireFormatError(f"truncated: body of {body_bytes} bytes, {room - header_bytes} present")
+        raise WireFormatError(
+            f"truncated: body of {body_bytes} bytes, {room - header_bytes} present"
+        )
     if body_bytes < room - header_bytes:
         raise WireFormatError(f"{room - header_bytes - body_bytes} trailing bytes")
     (checksum,) = _TRAILER.unpack_from(view, len(view) - _TRAILER.size)

@@ -77,8 +77,8 @@ void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& ta
   std::uint64_t power[kMaxPrimes][kMaxChunks];
   for (std::uint32_t i = 0; i < table.primes; ++i) {
     for (std::uint32_t j = 0; j < chunks; ++j) {
-      power[i][j] = power_of_two(table.guard_bits + j * per_chunk * table.field_bits,
-                                 table.modulus[i].p);
+      power[i][j] =
+          power_of_two(table.guard_bits + j * per_chunk * table.field_bits, table.modulus[i].p);
     }
   }
   const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(table.field_bits));
@@ -149,8 +149,8 @@ bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable
       const std::uint64_t* inverse = table.garner + std::size_t{i} * primes;
       const std::uint64_t* inverse_shoup = table.garner_shoup + std::size_t{i} * primes;
       // half < 2^51 may be above p.
-      __m512i d = reduce_once(
-          _mm512_add_epi64(load(residues + i * n + c), broadcast(half_value % p)), m.p);
+      __m512i d =
+          reduce_once(_mm512_add_epi64(load(residues + i * n + c), broadcast(half_value % p)), m.p);
       for (std::uint32_t j = 0; j < i; ++j) {
         const __m512i q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), digit[j], one_shoup);
         const __m512i other =
@@ -177,8 +177,8 @@ bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable
     }
     const __m512i noise = _mm512_add_epi64(_mm512_and_si512(word[0], guard_mask), noise_offset);
     violation |= _mm512_cmpgt_epu64_mask(noise, noise_span);
-    std::uint32_t at = 0;                    // word
-    std::uint32_t bit = table.guard_bits;    // inside the word, below 52
+    std::uint32_t at = 0;                  // word
+    std::uint32_t bit = table.guard_bits;  // inside the word, below 52
     for (std::uint32_t f = 0; f < table.fields; ++f) {
       __m512i field = _mm512_srl_epi64(word[at], _mm_cvtsi32_si128(static_cast<int>(bit)));
       if (bit + table.field_bits > 52) {
@@ -187,7 +187,8 @@ bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable
       }
       field = _mm512_and_si512(field, field_mask);
       violation |= _mm512_cmpgt_epu64_mask(field, field_max);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(fields + f * n + c), _mm512_cvtepi64_epi32(field));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(fields + f * n + c),
+                          _mm512_cvtepi64_epi32(field));
       bit += table.field_bits;
       if (bit >= 52) {
         bit -= 52;
@@ -195,8 +196,10 @@ bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable
       }
     }
     // Nothing may stand above the last field.
-    __m512i above = _mm512_srl_epi64(word[top_bit / 52], _mm_cvtsi32_si128(static_cast<int>(top_bit % 52)));
-    for (std::uint32_t l = top_bit / 52 + 1; l < words; ++l) above = _mm512_or_si512(above, word[l]);
+    __m512i above =
+        _mm512_srl_epi64(word[top_bit / 52], _mm_cvtsi32_si128(static_cast<int>(top_bit % 52)));
+    for (std::uint32_t l = top_bit / 52 + 1; l < words; ++l)
+      above = _mm512_or_si512(above, word[l]);
     violation |= _mm512_test_epi64_mask(above, above);
   }
   return violation == 0;

@@ -41,8 +41,8 @@ std::size_t quantize_f32(const float* x, std::size_t n, float clip, float scale,
       const __m512d first = _mm512_cvtps_pd(_mm512_castps512_ps256(clipped));
       const __m512d second = _mm512_cvtps_pd(_mm512_extractf32x8_ps(clipped, 1));
       q = _mm512_inserti32x8(
-          _mm512_castsi256_si512(round_stochastic(_mm512_mul_pd(first, factor_pd),
-                                                  _mm512_castsi512_si256(random))),
+          _mm512_castsi256_si512(
+              round_stochastic(_mm512_mul_pd(first, factor_pd), _mm512_castsi512_si256(random))),
           round_stochastic(_mm512_mul_pd(second, factor_pd), _mm512_extracti32x8_epi32(random, 1)),
           1);
     }
@@ -65,11 +65,9 @@ std::size_t quantize_f64(const double* x, std::size_t n, double clip, double sca
     const __m512d value = _mm512_maskz_loadu_pd(used, x + i);
     const __mmask8 bad = _mm512_fpclass_pd_mask(value, kNanOrInfinity);
     if (bad != 0) return i + static_cast<std::size_t>(__builtin_ctz(bad));
-    const __m512d y =
-        _mm512_mul_pd(_mm512_max_pd(_mm512_min_pd(value, high), low), factor);
-    __m256i q = dither == nullptr
-                    ? _mm512_cvt_roundpd_epi32(y, kNearest)
-                    : round_stochastic(y, _mm256_maskz_loadu_epi32(used, dither + i));
+    const __m512d y = _mm512_mul_pd(_mm512_max_pd(_mm512_min_pd(value, high), low), factor);
+    __m256i q = dither == nullptr ? _mm512_cvt_roundpd_epi32(y, kNearest)
+                                  : round_stochastic(y, _mm256_maskz_loadu_epi32(used, dither + i));
     q = _mm256_max_epi32(_mm256_min_epi32(q, top), bottom);
     _mm_mask_storeu_epi16(out + i, used, _mm256_cvtepi32_epi16(_mm256_add_epi32(q, top)));
   }

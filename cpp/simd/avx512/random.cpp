@@ -62,10 +62,13 @@ void chacha20(const std::uint8_t key[32], const std::uint8_t nonce[12], std::uin
   const std::uint32_t constants[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
   __m512i state[16];
   for (int i = 0; i < 4; ++i) state[i] = _mm512_set1_epi32(static_cast<int>(constants[i]));
-  for (int i = 0; i < 8; ++i) state[4 + i] = _mm512_set1_epi32(static_cast<int>(load_le32(key + 4 * i)));
-  for (int i = 0; i < 3; ++i) state[13 + i] = _mm512_set1_epi32(static_cast<int>(load_le32(nonce + 4 * i)));
-  state[12] = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(counter)),
-                               _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  for (int i = 0; i < 8; ++i)
+    state[4 + i] = _mm512_set1_epi32(static_cast<int>(load_le32(key + 4 * i)));
+  for (int i = 0; i < 3; ++i)
+    state[13 + i] = _mm512_set1_epi32(static_cast<int>(load_le32(nonce + 4 * i)));
+  state[12] =
+      _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(counter)),
+                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   while (blocks > 0) {
     __m512i v[16];
     for (int i = 0; i < 16; ++i) v[i] = state[i];

@@ -62,10 +62,10 @@ void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std:
 std::uint32_t crc32c(std::uint32_t crc, const std::uint8_t* data, std::size_t size) {
   crc = ~crc;
   for (; size >= 8; size -= 8, data += 8) {
-    const std::uint32_t low = crc ^ (static_cast<std::uint32_t>(data[0]) |
-                                     static_cast<std::uint32_t>(data[1]) << 8 |
-                                     static_cast<std::uint32_t>(data[2]) << 16 |
-                                     static_cast<std::uint32_t>(data[3]) << 24);
+    const std::uint32_t low =
+        crc ^
+        (static_cast<std::uint32_t>(data[0]) | static_cast<std::uint32_t>(data[1]) << 8 |
+         static_cast<std::uint32_t>(data[2]) << 16 | static_cast<std::uint32_t>(data[3]) << 24);
     crc = kCrc[7][low & 0xFF] ^ kCrc[6][(low >> 8) & 0xFF] ^ kCrc[5][(low >> 16) & 0xFF] ^
           kCrc[4][low >> 24] ^ kCrc[3][data[4]] ^ kCrc[2][data[5]] ^ kCrc[1][data[6]] ^
           kCrc[0][data[7]];

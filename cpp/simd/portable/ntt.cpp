@@ -17,10 +17,10 @@ void ntt_forward(std::uint64_t* x, const NttTable& table) {
       std::uint64_t* lo = x + 2 * i * gap;
       std::uint64_t* hi = lo + gap;
       for (std::size_t j = 0; j < gap; ++j) {
-        const std::uint64_t u = reduce_once(lo[j], two_p);              // [0, 2p)
-        const std::uint64_t v = multiply_lazy(hi[j], w, w_shoup, p);    // [0, 2p)
-        lo[j] = u + v;                                                  // [0, 4p)
-        hi[j] = u + two_p - v;                                          // [0, 4p)
+        const std::uint64_t u = reduce_once(lo[j], two_p);            // [0, 2p)
+        const std::uint64_t v = multiply_lazy(hi[j], w, w_shoup, p);  // [0, 2p)
+        lo[j] = u + v;                                                // [0, 4p)
+        hi[j] = u + two_p - v;                                        // [0, 4p)
       }
     }
   }

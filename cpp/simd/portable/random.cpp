@@ -56,12 +56,12 @@ void chacha20(const std::uint8_t key[32], const std::uint8_t nonce[12], std::uin
 void sample_centred_binomial(const std::uint8_t* random, std::int8_t* out, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i, random += 6) {
     // Two 3-byte words of which the low 21 bits count, as in SEAL's sample_poly_cbd.
-    const std::uint32_t plus = (static_cast<std::uint32_t>(random[0]) |
-                                static_cast<std::uint32_t>(random[1]) << 8 |
-                                static_cast<std::uint32_t>(random[2] & 0x1F) << 16);
-    const std::uint32_t minus = (static_cast<std::uint32_t>(random[3]) |
-                                 static_cast<std::uint32_t>(random[4]) << 8 |
-                                 static_cast<std::uint32_t>(random[5] & 0x1F) << 16);
+    const std::uint32_t plus =
+        (static_cast<std::uint32_t>(random[0]) | static_cast<std::uint32_t>(random[1]) << 8 |
+         static_cast<std::uint32_t>(random[2] & 0x1F) << 16);
+    const std::uint32_t minus =
+        (static_cast<std::uint32_t>(random[3]) | static_cast<std::uint32_t>(random[4]) << 8 |
+         static_cast<std::uint32_t>(random[5] & 0x1F) << 16);
     // std::popcount would be a table look-up on a CPU without the instruction: count in words.
     const auto count = [](std::uint32_t x) {
       x -= (x >> 1) & 0x55555555;
@@ -77,7 +77,8 @@ std::size_t sample_ternary(const std::uint8_t* random, std::int8_t* out, std::si
   std::size_t first_rejected = n;
   for (std::size_t i = n; i-- > 0;) {
     const std::uint32_t draw = load_le32(random + 4 * i);
-    out[i] = static_cast<std::int8_t>(static_cast<std::int32_t>((draw * std::uint64_t{3}) >> 32) - 1);
+    out[i] =
+        static_cast<std::int8_t>(static_cast<std::int32_t>((draw * std::uint64_t{3}) >> 32) - 1);
     if (draw == 0) first_rejected = i;
   }
   return first_rejected;

@@ -18,7 +18,8 @@ struct Advance {
     std::uint32_t single[32] = {};
     for (int bit = 0; bit < 32; ++bit) {
       std::uint32_t crc = std::uint32_t{1} << bit;
-      for (std::size_t i = 0; i < 8 * kChain; ++i) crc = (crc >> 1) ^ (kPolynomial & (0U - (crc & 1)));
+      for (std::size_t i = 0; i < 8 * kChain; ++i)
+        crc = (crc >> 1) ^ (kPolynomial & (0U - (crc & 1)));
       single[bit] = crc;
     }
     for (int k = 0; k < 4; ++k) {

@@ -23,7 +23,7 @@ def load_digits(data_dir: Path | None, seed: int) -> ImageDataset:
     ``data_dir`` is not used: the images come with scikit-learn.
     """
     del data_dir
-    from sklearn.datasets import load_digits as load_bundled  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits as load_bundled
 
     bundle = load_bundled()
     labels = np.asarray(bundle.target, dtype=np.int64)
