@@ -56,5 +56,6 @@ void bind_encryption(py::module_& m);
 void bind_aggregation(py::module_& m);
 void bind_seal(py::module_& m);
 void bind_runtime(py::module_& m);
+void bind_bench(py::module_& m);
 
 }  // namespace quancrypt::bindings

@@ -8,7 +8,6 @@
 namespace quancrypt {
 namespace {
 
-constexpr std::uint32_t kMaxPackedPrimeBits = 50;  // lazy arithmetic in 52-bit words: 4 p < 2^52
 constexpr std::uint32_t kMaxFieldBits = 32;
 constexpr std::uint32_t kMaxGuardBits = 60;
 
@@ -25,7 +24,7 @@ PackLayout::PackLayout(const RnsRing& ring, std::size_t primes, std::uint32_t fi
   std::size_t modulus_bits = 0;
   std::size_t floor_bits = 0;
   for (const Modulus& modulus : moduli_) {
-    if (modulus.bits > kMaxPackedPrimeBits) {
+    if (modulus.bits > simd::kSmallPrimeBits) {
       throw Error(ErrorCode::parameter, "prime " + std::to_string(modulus.p) +
                                             " is not below 2^50, as packed encoding needs");
     }

@@ -16,9 +16,15 @@ std::size_t reverse_bits(std::size_t value, std::uint32_t width) {
   return reversed;
 }
 
+/// w in [0, p) -> (-p/2, p/2); exact in a double for p < 2^50.
+double centred(std::uint64_t w, std::uint64_t p) {
+  return w > p / 2 ? -static_cast<double>(p - w) : static_cast<double>(w);
+}
+
 }  // namespace
 
-NttTables::NttTables(std::size_t degree, const Modulus& modulus) : words_(4 * degree), view_{} {
+NttTables::NttTables(std::size_t degree, const Modulus& modulus)
+    : words_(4 * degree), reals_(modulus.bits <= simd::kSmallPrimeBits ? 4 * degree : 0), view_{} {
   const auto log_n = static_cast<std::uint32_t>(std::countr_zero(degree));
   const std::uint64_t root = minimal_primitive_root(degree, modulus);
   const std::uint64_t inverse = inverse_mod(root, modulus);
@@ -36,10 +42,35 @@ NttTables::NttTables(std::size_t degree, const Modulus& modulus) : words_(4 * de
     inverse_power = simd::multiply_mod(inverse_power, inverse, modulus);
   }
   const std::uint64_t inverse_n = inverse_mod(degree % modulus.p, modulus);
-  view_ = {modulus,   log_n,
-           roots,     roots + degree,
-           inverses,  inverses + degree,
-           inverse_n, simd::shoup(inverse_n, modulus.p)};
+  view_ = {.modulus = modulus,
+           .log_n = log_n,
+           .root = roots,
+           .root_shoup = roots + degree,
+           .inverse_root = inverses,
+           .inverse_root_shoup = inverses + degree,
+           .inverse_n = inverse_n,
+           .inverse_n_shoup = simd::shoup(inverse_n, modulus.p),
+           .real = nullptr,
+           .ratio = nullptr,
+           .inverse_real = nullptr,
+           .inverse_ratio = nullptr,
+           .inverse_n_real = 0,
+           .inverse_n_ratio = 0};
+  if (reals_.empty()) return;
+  const auto p = static_cast<double>(modulus.p);
+  double* real = reals_.data();
+  for (std::size_t i = 0; i < degree; ++i) {
+    real[i] = centred(roots[i], modulus.p);
+    real[degree + i] = real[i] / p;
+    real[2 * degree + i] = centred(inverses[i], modulus.p);
+    real[3 * degree + i] = real[2 * degree + i] / p;
+  }
+  view_.real = real;
+  view_.ratio = real + degree;
+  view_.inverse_real = real + 2 * degree;
+  view_.inverse_ratio = real + 3 * degree;
+  view_.inverse_n_real = centred(inverse_n, modulus.p);
+  view_.inverse_n_ratio = view_.inverse_n_real / p;
 }
 
 RnsRing::RnsRing(std::size_t degree, const std::vector<std::uint64_t>& primes) : degree_(degree) {

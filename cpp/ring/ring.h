@@ -19,6 +19,7 @@ class NttTables {
 
  private:
   std::vector<std::uint64_t> words_;  // root, root_shoup, inverse_root, inverse_root_shoup
+  std::vector<double> reals_;         // real, ratio, inverse_real, inverse_ratio; or empty
   simd::NttTable view_;
 };
 

@@ -14,6 +14,7 @@ std::vector<const KernelTable*> available_kernels() {
                "avx512vpopcntdq"})) {
     sets.push_back(avx512_kernels());
   }
+  if (cpu_has({"sse4.2", "avx2", "fma"})) sets.push_back(avx2_kernels());
 #endif
   sets.push_back(portable_kernels());
   return sets;

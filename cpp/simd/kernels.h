@@ -33,6 +33,15 @@ struct NttTable {
   const std::uint64_t* inverse_root_shoup;
   std::uint64_t inverse_n;
   std::uint64_t inverse_n_shoup;
+  /// The same factors for arithmetic in double, p < 2^50 only (else null): real[i] is root[i] taken
+  /// into (-p/2, p/2), ratio[i] = real[i] / p rounded to nearest (van der Hoeven, Lecerf, Quintin:
+  /// "Modular SIMD arithmetic in Mathemagix", ACM TOMS 2016, section 3).
+  const double* real;
+  const double* ratio;
+  const double* inverse_real;
+  const double* inverse_ratio;
+  double inverse_n_real;
+  double inverse_n_ratio;
 };
 
 /// How unsigned fields lie in one big coefficient, and how it splits into residues.
@@ -55,6 +64,9 @@ struct SumLimits {
   std::uint64_t noise_max;  ///< weight * fresh noise bound, below 2^(guard_bits - 1)
 };
 
+/// Primes of packed encoding. Below 2^50 lazy values up to 4 p are exact in the 52-bit products of
+/// AVX-512 IFMA and in a double.
+inline constexpr std::uint32_t kSmallPrimeBits = 50;
 inline constexpr std::size_t kMaxLimbs = 16;
 inline constexpr std::size_t kMaxPrimes = 64;
 inline constexpr std::size_t kChaChaBlock = 64;
@@ -125,6 +137,7 @@ struct KernelTable {
 
 /// The sets that this library holds; a set for another architecture is not linked.
 const KernelTable* portable_kernels();
+const KernelTable* avx2_kernels();
 const KernelTable* avx512_kernels();
 
 }  // namespace quancrypt::simd

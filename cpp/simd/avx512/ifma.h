@@ -9,8 +9,6 @@
 namespace quancrypt::simd::avx512 {
 namespace {
 
-inline constexpr std::uint32_t kMaxIfmaBits = 50;  // 4 p < 2^52
-
 /// p and what reductions need, in every lane.
 struct Prime {
   __m512i p, two_p, minus_p, mask;

@@ -224,7 +224,7 @@ struct Inverse {
 }  // namespace
 
 void ntt_forward(std::uint64_t* x, const NttTable& table) {
-  if (table.modulus.bits > kMaxIfmaBits || table.log_n < 5) {
+  if (table.modulus.bits > kSmallPrimeBits || table.log_n < 5) {
     portable_kernels()->ntt_forward(x, table);
     return;
   }
@@ -240,7 +240,7 @@ void ntt_forward(std::uint64_t* x, const NttTable& table) {
 }
 
 void ntt_inverse(std::uint64_t* x, const NttTable& table) {
-  if (table.modulus.bits > kMaxIfmaBits || table.log_n < 5) {
+  if (table.modulus.bits > kSmallPrimeBits || table.log_n < 5) {
     portable_kernels()->ntt_inverse(x, table);
     return;
   }

@@ -33,7 +33,7 @@ struct Barrett {
   }
 };
 
-bool fits(const Modulus& modulus) { return modulus.bits <= kMaxIfmaBits; }
+bool fits(const Modulus& modulus) { return modulus.bits <= kSmallPrimeBits; }
 
 }  // namespace
 

@@ -1,0 +1,127 @@
+// Residues on the wire. Reading: two numbers lie within 15 bytes, brought into their lanes by one byte
+// shuffle and one variable shift. Writing: shifts whose amounts are constants of the width.
+#include <immintrin.h>
+
+#include "simd/avx2/avx2.h"
+
+namespace quancrypt::simd::avx2 {
+namespace {
+
+constexpr std::uint32_t kMinBits = 8;
+constexpr std::uint32_t kMaxBits = 57;  // a number at any bit offset spans at most eight bytes
+
+/// For four numbers at a bit offset of 0 (even groups) or 4 b mod 8 (odd groups) in their first byte.
+struct Gather {
+  alignas(32) std::uint8_t index[32];  // eight bytes of each number, from those of its pair
+  alignas(32) std::uint64_t shift[4];  // bit offset of each number in its first byte
+  std::uint32_t pair[2];               // first byte of each pair
+};
+
+constexpr Gather make_gather(std::uint32_t bits, std::uint32_t first_number) {
+  Gather g{};
+  for (std::uint32_t half = 0; half < 2; ++half) {
+    const std::uint32_t one = first_number + 2 * half;
+    const std::uint32_t start = one * bits / 8;
+    g.pair[half] = start;
+    for (std::uint32_t j = 0; j < 2; ++j) {
+      const std::uint32_t at = (one + j) * bits;
+      g.shift[2 * half + j] = at % 8;
+      for (std::uint32_t byte = 0; byte < 8; ++byte) {
+        const std::uint32_t from = at / 8 - start + byte;
+        g.index[16 * half + 8 * j + byte] = static_cast<std::uint8_t>(from < 16 ? from : 0x80);
+      }
+    }
+  }
+  return g;
+}
+
+struct Gathers {
+  Gather of[kMaxBits + 1][2];
+  constexpr Gathers() : of{} {
+    for (std::uint32_t bits = kMinBits; bits <= kMaxBits; ++bits) {
+      of[bits][0] = make_gather(bits, 0);
+      of[bits][1] = make_gather(bits, 4);
+    }
+  }
+};
+
+constexpr Gathers kGathers;
+
+/// Four numbers of a group of eight that starts at `in`.
+inline __m256i gather(const std::uint8_t* in, const Gather& g) {
+  const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + g.pair[0]));
+  const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + g.pair[1]));
+  const __m256i index = _mm256_load_si256(reinterpret_cast<const __m256i*>(g.index));
+  const __m256i shift = _mm256_load_si256(reinterpret_cast<const __m256i*>(g.shift));
+  return _mm256_srlv_epi64(_mm256_shuffle_epi8(_mm256_set_m128i(high, low), index), shift);
+}
+
+template <std::uint32_t bits>
+void pack(const std::uint64_t* x, std::size_t n, std::uint8_t* out) {
+  for (std::size_t i = 0; i < n; i += 8, out += bits) {
+    std::uint64_t buffer = 0;
+    std::uint32_t filled = 0;
+    std::uint32_t at = 0;
+#pragma GCC unroll 8
+    for (std::uint32_t j = 0; j < 8; ++j) {
+      const std::uint64_t value = x[i + j];
+      buffer |= value << filled;
+      filled += bits;
+      if (filled >= 64) {
+        __builtin_memcpy(out + at, &buffer, 8);
+        at += 8;
+        filled -= 64;
+        buffer = filled == 0 ? 0 : value >> (bits - filled);
+      }
+    }
+    __builtin_memcpy(out + at, &buffer, bits % 8);  // 8 numbers end at a byte
+  }
+}
+
+using Pack = void (*)(const std::uint64_t*, std::size_t, std::uint8_t*);
+
+struct Packs {
+  Pack of[kMaxBits + 1];
+  constexpr Packs() : of{} { fill<kMinBits>(); }
+
+  template <std::uint32_t bits>
+  constexpr void fill() {
+    of[bits] = pack<bits>;
+    if constexpr (bits < kMaxBits) fill<bits + 1>();
+  }
+};
+
+constexpr Packs kPacks;
+
+}  // namespace
+
+void pack_bits(const std::uint64_t* x, std::size_t n, std::uint32_t bits, std::uint8_t* out) {
+  if (bits < kMinBits || bits > kMaxBits) {
+    portable_kernels()->pack_bits(x, n, bits, out);
+    return;
+  }
+  kPacks.of[bits](x, n, out);
+}
+
+void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std::uint64_t* out) {
+  if (bits < kMinBits || bits > kMaxBits) {
+    portable_kernels()->unpack_bits(in, n, bits, out);
+    return;
+  }
+  const Gather* g = kGathers.of[bits];
+  const __m256i mask = _mm256_set1_epi64x((1LL << bits) - 1);
+  // A group reads up to 16 bytes beyond its last pair's start; the last ones must not.
+  const std::size_t total = n / 8 * bits;
+  const std::size_t reach = g[1].pair[1] + 16;
+  std::size_t i = 0;
+  std::size_t at = 0;
+  for (; i < n && at + reach <= total; i += 8, at += bits) {
+    const __m256i low = _mm256_and_si256(gather(in + at, g[0]), mask);
+    const __m256i high = _mm256_and_si256(gather(in + at, g[1]), mask);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i + 4), high);
+  }
+  portable_kernels()->unpack_bits(in + at, n - i, bits, out + i);
+}
+
+}  // namespace quancrypt::simd::avx2
