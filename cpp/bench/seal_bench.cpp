@@ -17,7 +17,8 @@ namespace {
 
 constexpr std::size_t kRandomBytes = 65536;
 constexpr std::int64_t kLargestNoise = 1 << 24;  // of a fresh encryption, with room; p is > 2^40
-constexpr double kSlotError = 1e-3;
+constexpr double kSlotNoise =
+    64;  // a fresh encryption's error in a slot, in degree / scale, with room
 
 struct Operation {
   std::string name;
@@ -141,8 +142,9 @@ struct SealBench::State {
     std::vector<double> values;
     decode(encrypted, values);
     bool right = true;
+    const double slot_error = kSlotNoise * static_cast<double>(parameters.degree()) / scale;
     for (std::size_t i = 0; i < values.size(); ++i) {
-      right = right && std::abs(values[i] - slots[i]) < kSlotError;
+      right = right && std::abs(values[i] - slots[i]) < slot_error;
     }
     for (std::size_t at = 0; at < message.size(); ++at) {
       const std::uint64_t p = parameters.literal().primes[at / parameters.degree()];

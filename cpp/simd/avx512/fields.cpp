@@ -7,7 +7,8 @@ namespace quancrypt::simd::avx512 {
 namespace {
 
 constexpr std::size_t kMaxChunks = 64;
-constexpr std::size_t kMaxWords = 20;  // of 52 bits: kMaxLimbs * 64 / 52, rounded up
+constexpr std::uint32_t kMaxWords = 20;  // of 52 bits: kMaxLimbs * 64 / 52, rounded up
+constexpr std::uint32_t kMaxFields = 256;
 constexpr std::size_t kGroup = 4;      // chunks whose high products sum below 2^52
 
 /// floor(w 2^52 / p), w < p < 2^50, without a 128-bit division: long division bit by bit.
@@ -34,16 +35,28 @@ std::uint64_t power_of_two(std::uint32_t exponent, std::uint64_t p) {
   return result;
 }
 
+/// What Reducer needs, found once a call: make_shoup is a slow division.
+struct ReducerConstants {
+  std::uint64_t p, one_shoup, word, word_shoup;
+
+  ReducerConstants() = default;
+  explicit ReducerConstants(std::uint64_t prime)
+      : p(prime),
+        one_shoup(make_shoup(1, p)),
+        word(power_of_two(52, p)),
+        word_shoup(make_shoup(word, p)) {}
+};
+
 /// Reduction of one-word and two-word numbers modulo one prime.
 struct Reducer {
   Prime m;
   __m512i one_shoup, word, word_shoup;
 
-  explicit Reducer(std::uint64_t p)
-      : m(p),
-        one_shoup(broadcast(make_shoup(1, p))),
-        word(broadcast(power_of_two(52, p))),
-        word_shoup(broadcast(make_shoup(power_of_two(52, p), p))) {}
+  explicit Reducer(const ReducerConstants& c)
+      : m(c.p),
+        one_shoup(broadcast(c.one_shoup)),
+        word(broadcast(c.word)),
+        word_shoup(broadcast(c.word_shoup)) {}
 
   /// x < 2^52 -> x mod p in [0, 2p).
   [[nodiscard]] __m512i lazy(__m512i x) const {
@@ -64,6 +77,98 @@ inline __m512i load_fields(const std::uint16_t* x) {
   return _mm512_cvtepu16_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
 }
 
+/// Where a field lies in words of 52 bits: bits from `word` on, the rest from the next word.
+struct Place {
+  std::uint32_t word;
+  bool straddles;
+  __m128i right, left;
+};
+
+inline __m128i count(std::uint32_t bits) { return _mm_cvtsi32_si128(static_cast<int>(bits)); }
+
+/// unpack_fields for `kCapacity` primes, or up to kMaxWords of them: p_i < 2^52, so as many words of
+/// 52 bits as primes hold the value.
+template <std::uint32_t kCapacity>
+bool unpack(const std::uint64_t* residues, std::size_t n, const PackTable& table,
+            const SumLimits& limits, std::uint32_t* fields) {
+  const std::uint32_t primes = kCapacity == kMaxWords ? table.primes : kCapacity;
+  const std::uint64_t half_value = std::uint64_t{1} << (table.guard_bits - 1);
+  std::uint64_t half[kCapacity];  // half_value < 2^51 may be above p
+  for (std::uint32_t i = 0; i < primes; ++i) half[i] = half_value % table.modulus[i].p;
+  Place places[kMaxFields];
+  for (std::uint32_t f = 0; f < table.fields; ++f) {
+    const std::uint32_t at = table.guard_bits + f * table.field_bits;
+    const std::uint32_t bit = at % 52;
+    places[f] = {at / 52, bit + table.field_bits > 52, count(bit), count(52 - bit)};
+  }
+  const std::uint32_t top_bit = table.guard_bits + table.fields * table.field_bits;
+  const __m512i word_mask = broadcast((std::uint64_t{1} << 52) - 1);
+  const __m512i guard_mask = broadcast((std::uint64_t{1} << table.guard_bits) - 1);
+  const __m512i field_mask = broadcast((std::uint64_t{1} << table.field_bits) - 1);
+  const __m512i field_max = broadcast(limits.field_max);
+  // (noise mod 2^g) - half + noise_max must lie in [0, 2 noise_max].
+  const __m512i noise_offset = broadcast(limits.noise_max - half_value);
+  const __m512i noise_span = broadcast(2 * limits.noise_max);
+  __mmask8 violation = 0;
+  for (std::size_t c = 0; c < n; c += 8) {
+    __m512i digit[kCapacity];
+#pragma GCC unroll 4
+    for (std::uint32_t i = 0; i < primes; ++i) {
+      const Prime m(table.modulus[i].p);
+      const __m512i one_shoup = broadcast(shoup52(table.modulus[i].ratio_hi));  // floor(2^52 / p)
+      const std::uint64_t* inverse = table.garner + std::size_t{i} * primes;
+      const std::uint64_t* inverse_shoup = table.garner_shoup + std::size_t{i} * primes;
+      __m512i d =
+          reduce_once(_mm512_add_epi64(load(residues + i * n + c), broadcast(half[i])), m.p);
+#pragma GCC unroll 4
+      for (std::uint32_t j = 0; j < i; ++j) {
+        const __m512i q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), digit[j], one_shoup);
+        const __m512i other =
+            _mm512_and_si512(_mm512_madd52lo_epu64(digit[j], q, m.minus_p), m.mask);  // [0, 2p)
+        d = _mm512_add_epi64(d, _mm512_sub_epi64(m.two_p, other));                    // (0, 4p)
+        d = multiply_lazy(d, broadcast(inverse[j]), broadcast(shoup52(inverse_shoup[j])), m);
+      }
+      digit[i] = reduce_once(d, m.p);
+    }
+    // Horner in 52-bit words: word = word * p + digit; before step i the value has primes - i words.
+    __m512i word[kCapacity + 1];
+    for (std::uint32_t l = 0; l <= primes; ++l) word[l] = _mm512_setzero_si512();
+    word[0] = digit[primes - 1];
+#pragma GCC unroll 4
+    for (std::uint32_t step = 1; step < primes; ++step) {
+      const std::uint32_t i = primes - 1 - step;
+      const __m512i p = broadcast(table.modulus[i].p);
+      __m512i carry = digit[i];
+#pragma GCC unroll 4
+      for (std::uint32_t l = 0; l <= step; ++l) {
+        const __m512i low = _mm512_madd52lo_epu64(carry, word[l], p);  // below 2^54
+        carry = _mm512_madd52hi_epu64(_mm512_srli_epi64(low, 52), word[l], p);
+        word[l] = _mm512_and_si512(low, word_mask);
+      }
+    }
+    const __m512i noise = _mm512_add_epi64(_mm512_and_si512(word[0], guard_mask), noise_offset);
+    violation |= _mm512_cmpgt_epu64_mask(noise, noise_span);
+    for (std::uint32_t f = 0; f < table.fields; ++f) {
+      const Place& place = places[f];
+      __m512i field = _mm512_srl_epi64(word[place.word], place.right);
+      if (place.straddles) {
+        field = _mm512_or_si512(field, _mm512_sll_epi64(word[place.word + 1], place.left));
+      }
+      field = _mm512_and_si512(field, field_mask);
+      violation |= _mm512_cmpgt_epu64_mask(field, field_max);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(fields + f * n + c),
+                          _mm512_cvtepi64_epi32(field));
+    }
+    // Nothing may stand above the last field.
+    __m512i above = _mm512_srl_epi64(word[top_bit / 52], count(top_bit % 52));
+    for (std::uint32_t l = top_bit / 52 + 1; l < primes; ++l) {
+      above = _mm512_or_si512(above, word[l]);
+    }
+    violation |= _mm512_test_epi64_mask(above, above);
+  }
+  return violation == 0;
+}
+
 }  // namespace
 
 void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& table,
@@ -75,7 +180,9 @@ void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& ta
     return;
   }
   std::uint64_t power[kMaxPrimes][kMaxChunks];
+  ReducerConstants constants[kMaxPrimes];
   for (std::uint32_t i = 0; i < table.primes; ++i) {
+    constants[i] = ReducerConstants(table.modulus[i].p);
     for (std::uint32_t j = 0; j < chunks; ++j) {
       power[i][j] =
           power_of_two(table.guard_bits + j * per_chunk * table.field_bits, table.modulus[i].p);
@@ -101,7 +208,7 @@ void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& ta
       }
     }
     for (std::uint32_t i = 0; i < table.primes; ++i) {
-      const Reducer reducer(table.modulus[i].p);
+      const Reducer reducer(constants[i]);
       for (std::size_t c = 0; c < count; c += 8) {
         __m512i sum = _mm512_setzero_si512();
         for (std::uint32_t group = 0; group < chunks; group += kGroup) {
@@ -125,84 +232,21 @@ void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& ta
 
 bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable& table,
                    const SumLimits& limits, std::uint32_t* fields) {
-  const std::uint32_t primes = table.primes;
-  const std::uint32_t top_bit = table.guard_bits + table.fields * table.field_bits;
-  const std::uint32_t words = (64 * table.limbs + 51) / 52;
-  if (table.guard_bits >= 52 || primes > kMaxWords || words > kMaxWords) {
+  if (table.guard_bits >= 52 || table.primes > kMaxWords || table.fields > kMaxFields) {
     return portable_kernels()->unpack_fields(residues, n, table, limits, fields);
   }
-  const std::uint64_t half_value = std::uint64_t{1} << (table.guard_bits - 1);
-  const __m512i word_mask = broadcast((std::uint64_t{1} << 52) - 1);
-  const __m512i guard_mask = broadcast((std::uint64_t{1} << table.guard_bits) - 1);
-  const __m512i field_mask = broadcast((std::uint64_t{1} << table.field_bits) - 1);
-  const __m512i field_max = broadcast(limits.field_max);
-  // (noise mod 2^g) - half + noise_max must lie in [0, 2 noise_max].
-  const __m512i noise_offset = broadcast(limits.noise_max - half_value);
-  const __m512i noise_span = broadcast(2 * limits.noise_max);
-  __mmask8 violation = 0;
-  for (std::size_t c = 0; c < n; c += 8) {
-    __m512i digit[kMaxWords];
-    for (std::uint32_t i = 0; i < primes; ++i) {
-      const std::uint64_t p = table.modulus[i].p;
-      const Prime m(p);
-      const __m512i one_shoup = broadcast(shoup52(table.modulus[i].ratio_hi));  // floor(2^52 / p)
-      const std::uint64_t* inverse = table.garner + std::size_t{i} * primes;
-      const std::uint64_t* inverse_shoup = table.garner_shoup + std::size_t{i} * primes;
-      // half < 2^51 may be above p.
-      __m512i d =
-          reduce_once(_mm512_add_epi64(load(residues + i * n + c), broadcast(half_value % p)), m.p);
-      for (std::uint32_t j = 0; j < i; ++j) {
-        const __m512i q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), digit[j], one_shoup);
-        const __m512i other =
-            _mm512_and_si512(_mm512_madd52lo_epu64(digit[j], q, m.minus_p), m.mask);  // [0, 2p)
-        d = _mm512_add_epi64(d, _mm512_sub_epi64(m.two_p, other));                    // (0, 4p)
-        d = multiply_lazy(d, broadcast(inverse[j]), broadcast(shoup52(inverse_shoup[j])), m);
-      }
-      digit[i] = reduce_once(d, m.p);
-    }
-    // Horner in 52-bit words: word = word * p + digit.
-    __m512i word[kMaxWords + 1];
-    for (std::uint32_t l = 0; l <= words; ++l) word[l] = _mm512_setzero_si512();
-    word[0] = digit[primes - 1];
-    std::uint32_t used = 1;
-    for (std::uint32_t i = primes - 1; i-- > 0;) {
-      const __m512i p = broadcast(table.modulus[i].p);
-      __m512i carry = digit[i];
-      if (used < words) ++used;  // the product of so many primes takes no more words
-      for (std::uint32_t l = 0; l < used; ++l) {
-        const __m512i low = _mm512_madd52lo_epu64(carry, word[l], p);  // below 2^54
-        carry = _mm512_madd52hi_epu64(_mm512_srli_epi64(low, 52), word[l], p);
-        word[l] = _mm512_and_si512(low, word_mask);
-      }
-    }
-    const __m512i noise = _mm512_add_epi64(_mm512_and_si512(word[0], guard_mask), noise_offset);
-    violation |= _mm512_cmpgt_epu64_mask(noise, noise_span);
-    std::uint32_t at = 0;                  // word
-    std::uint32_t bit = table.guard_bits;  // inside the word, below 52
-    for (std::uint32_t f = 0; f < table.fields; ++f) {
-      __m512i field = _mm512_srl_epi64(word[at], _mm_cvtsi32_si128(static_cast<int>(bit)));
-      if (bit + table.field_bits > 52) {
-        field = _mm512_or_si512(
-            field, _mm512_sll_epi64(word[at + 1], _mm_cvtsi32_si128(static_cast<int>(52 - bit))));
-      }
-      field = _mm512_and_si512(field, field_mask);
-      violation |= _mm512_cmpgt_epu64_mask(field, field_max);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(fields + f * n + c),
-                          _mm512_cvtepi64_epi32(field));
-      bit += table.field_bits;
-      if (bit >= 52) {
-        bit -= 52;
-        ++at;
-      }
-    }
-    // Nothing may stand above the last field.
-    __m512i above =
-        _mm512_srl_epi64(word[top_bit / 52], _mm_cvtsi32_si128(static_cast<int>(top_bit % 52)));
-    for (std::uint32_t l = top_bit / 52 + 1; l < words; ++l)
-      above = _mm512_or_si512(above, word[l]);
-    violation |= _mm512_test_epi64_mask(above, above);
+  switch (table.primes) {
+    case 1:
+      return unpack<1>(residues, n, table, limits, fields);
+    case 2:
+      return unpack<2>(residues, n, table, limits, fields);
+    case 3:
+      return unpack<3>(residues, n, table, limits, fields);
+    case 4:
+      return unpack<4>(residues, n, table, limits, fields);
+    default:
+      return unpack<kMaxWords>(residues, n, table, limits, fields);
   }
-  return violation == 0;
 }
 
 }  // namespace quancrypt::simd::avx512
