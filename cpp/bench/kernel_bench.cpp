@@ -183,7 +183,7 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
       {"ntt_forward", false, [](const Set& s, O& o) { s.ntt_forward(o.x.data(), o.ntt); },
        [](const O& o) { return Work{o.n, 16 * o.n, 0, o.n / 2 * o.ntt.log_n}; }},
       {"ntt_inverse", false, [](const Set& s, O& o) { s.ntt_inverse(o.x.data(), o.ntt); },
-       [](const O& o) { return Work{o.n, 16 * o.n, 0, o.n / 2 * o.ntt.log_n + o.n}; }},
+       [](const O& o) { return Work{o.n, 16 * o.n, 0, o.n / 2 * (o.ntt.log_n + 1)}; }},
       {"multiply_add", false,
        [](const Set& s, O& o) {
          s.multiply_add(o.z.data(), o.x.data(), o.y.data(), o.z.data(), o.n, o.modulus);
@@ -226,20 +226,20 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
          o.returned = s.quantize_f32(o.f32.data(), o.n, 0.75F, static_cast<float>(o.q_max) / 0.75F,
                                      o.q_max, nullptr, o.quantized.data());
        },
-       [](const O& o) { return Work{o.n, 6 * o.n, 0, o.n}; }},
+       [](const O& o) { return Work{o.n, 6 * o.n, 0, 0}; }},
       {"quantize_f32_stochastic", false,
        [](const Set& s, O& o) {
          o.returned =
              s.quantize_f32(o.f32.data(), o.n, 0.75F, static_cast<float>(o.q_max) / 0.75F, o.q_max,
                             reinterpret_cast<std::uint32_t*>(o.y.data()), o.quantized.data());
        },
-       [](const O& o) { return Work{o.n, 10 * o.n, 4 * o.n, o.n}; }},
+       [](const O& o) { return Work{o.n, 10 * o.n, 4 * o.n, 0}; }},
       {"quantize_f64", false,
        [](const Set& s, O& o) {
          o.returned = s.quantize_f64(o.f64.data(), o.n, 0.75, o.q_max / 0.75, o.q_max, nullptr,
                                      o.quantized.data());
        },
-       [](const O& o) { return Work{o.n, 10 * o.n, 0, o.n}; }},
+       [](const O& o) { return Work{o.n, 10 * o.n, 0, 0}; }},
       {"pack_fields", true,
        [](const Set& s, O& o) { s.pack_fields(o.narrow.data(), o.n, *o.pack, o.residues.data()); },
        [](const O& o) {
@@ -258,7 +258,7 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
        [](const Set& s, O& o) {
          s.dequantize(o.wide.data(), o.n, o.q_max, 0.75 / o.q_max, o.values.data());
        },
-       [](const O& o) { return Work{o.n, 8 * o.n, 0, o.n}; }},
+       [](const O& o) { return Work{o.n, 8 * o.n, 0, 0}; }},
       {"pack_bits", false,
        [](const Set& s, O& o) { s.pack_bits(o.x.data(), o.n, o.modulus.bits, o.bits.data()); },
        [](const O& o) { return Work{o.n, 8 * o.n + o.bits.size(), 0, 0}; }},

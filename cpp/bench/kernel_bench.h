@@ -17,7 +17,7 @@ struct Work {
   std::size_t elements;         ///< coefficients, values or bytes: what time is divided by
   std::size_t bytes;            ///< read and written, each operand once
   std::size_t random_bytes;     ///< made (chacha20) or used up (samplers)
-  std::size_t multiplications;  ///< modulo a prime, or in floating point where there is none
+  std::size_t multiplications;  ///< modulo a prime
 };
 
 class KernelBench {

@@ -30,8 +30,8 @@ py::dict work(const KernelBench& bench, const std::string& kernel) {
 void bind_bench(py::module_& m) {
   const auto release = py::call_guard<py::gil_scoped_release>();
   py::class_<KernelBench>(m, "KernelBench")
-      .def(py::init(&make_kernel_bench), py::arg("parameters"), py::arg("set"), py::kw_only(),
-           py::arg("prime") = 0, py::arg("offset") = 0, py::arg("seed") = 1)
+      .def(py::init(&make_kernel_bench), py::arg("parameters"), py::arg("kernel_set"),
+           py::kw_only(), py::arg("prime") = 0, py::arg("offset") = 0, py::arg("seed") = 1)
       .def("kernels", &KernelBench::kernels)
       .def("run", &KernelBench::run, py::arg("kernel"), py::arg("repeat"), release)
       .def("digest", &KernelBench::digest, py::arg("kernel"), release)

@@ -6,7 +6,6 @@
 #include "packing/unpack_dequantize.h"
 #include "rlwe/decryptor.h"
 #include "rlwe/encryptor.h"
-#include "seal_bridge/slots.h"
 #include "simd/dispatch.h"
 
 namespace quancrypt::bindings {
@@ -72,7 +71,7 @@ py::tuple encrypt_slots(const BoundParameters& p, const SecretKey* secret,
                         const PublicKey* public_key,
                         const py::array_t<double, py::array::c_style>& values) {
   const auto count = static_cast<std::size_t>(values.size());
-  seal_bridge::SlotSource source(p.seal, values.data(), count);
+  SlotSource source(p.core->slot_layout(), values.data(), count, num_threads());
   auto [body, seed] = encrypt(secret, public_key, source, count);
   return py::make_tuple(body, seed);
 }
@@ -120,7 +119,7 @@ py::array_t<float> decrypt_slots(const BoundParameters& p, const SecretKey& key,
                                  const ByteArray& body, const std::optional<std::string>& seed,
                                  std::size_t count, double factor) {
   py::array_t<float> values(static_cast<py::ssize_t>(count));
-  seal_bridge::SlotSink sink(p.seal, values.mutable_data(), count, factor);
+  SlotSink sink(p.core->slot_layout(), values.mutable_data(), count, factor, num_threads());
   const BodyView view = body_view(body, seed);
   const py::gil_scoped_release release;
   decrypt(key, view, p.core->ciphertext_count(count), sink);

@@ -1,5 +1,5 @@
 // What an encryptor reads plaintexts from and a decryptor writes them to, one ciphertext at a time.
-// Implemented by packing (integers in coefficients) and by seal_bridge (CKKS slots).
+// Plaintexts are in coefficient form. Two encodings: integers packed into coefficients, CKKS slots.
 #pragma once
 
 #include <cstddef>
@@ -7,12 +7,9 @@
 
 namespace quancrypt {
 
-enum class PlaintextForm { coefficients, evaluations };
-
 class PlaintextSource {
  public:
   virtual ~PlaintextSource() = default;
-  [[nodiscard]] virtual PlaintextForm form() const = 0;
   /// Fills residues[i * degree + c], in [0, p_i), for ciphertext `index`. Called from several
   /// threads, each index once. `worker` selects a workspace.
   virtual void fill(std::size_t index, std::size_t worker, std::uint64_t* residues) = 0;
@@ -21,7 +18,6 @@ class PlaintextSource {
 class PlaintextSink {
  public:
   virtual ~PlaintextSink() = default;
-  [[nodiscard]] virtual PlaintextForm form() const = 0;
   /// Takes the residues of ciphertext `index`; may overwrite them. As above.
   virtual void take(std::size_t index, std::size_t worker, std::uint64_t* residues) = 0;
 };

@@ -25,7 +25,6 @@ class UnpackDequantizeSink final : public PlaintextSink {
                        std::vector<OutputSegment> segments, bool integers, std::int64_t offset,
                        simd::SumLimits limits, std::size_t workers);
 
-  [[nodiscard]] PlaintextForm form() const override { return PlaintextForm::coefficients; }
   void take(std::size_t index, std::size_t worker, std::uint64_t* residues) override;
 
   /// Every coefficient so far was a valid sum.

@@ -8,13 +8,14 @@
 #include "simd/arith.h"
 
 namespace quancrypt {
-namespace {
 
 std::size_t reverse_bits(std::size_t value, std::uint32_t width) {
   std::size_t reversed = 0;
   for (std::uint32_t i = 0; i < width; ++i) reversed |= ((value >> i) & 1) << (width - 1 - i);
   return reversed;
 }
+
+namespace {
 
 /// w in [0, p) -> (-p/2, p/2); exact in a double for p < 2^50.
 double centred(std::uint64_t w, std::uint64_t p) {

@@ -11,6 +11,9 @@
 
 namespace quancrypt {
 
+/// The low `width` bits of `value` in reversed order.
+std::size_t reverse_bits(std::size_t value, std::uint32_t width);
+
 /// Twiddle factors of one prime; owns what view() points to.
 class NttTables {
  public:

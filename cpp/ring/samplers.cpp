@@ -53,11 +53,4 @@ void sample_centred_binomial(Prng& prng, std::int8_t* out, std::size_t n, std::u
   simd::kernels().sample_centred_binomial(scratch, out, n);
 }
 
-void lift_small(const std::int8_t* small, std::size_t n, std::uint64_t p, std::uint64_t* x) {
-  for (std::size_t c = 0; c < n; ++c) {
-    const auto s = static_cast<std::int64_t>(small[c]);
-    x[c] = static_cast<std::uint64_t>(s) + (p & static_cast<std::uint64_t>(s >> 63));
-  }
-}
-
 }  // namespace quancrypt

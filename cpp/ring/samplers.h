@@ -22,7 +22,4 @@ void sample_ternary(Prng& prng, std::int8_t* out, std::size_t n, std::uint8_t* s
 /// Centred binomial, standard deviation 3.24, |e| <= 21. `scratch` holds 6 n bytes.
 void sample_centred_binomial(Prng& prng, std::int8_t* out, std::size_t n, std::uint8_t* scratch);
 
-/// x[c] = small[c] modulo p, |small[c]| < p, without a branch.
-void lift_small(const std::int8_t* small, std::size_t n, std::uint64_t p, std::uint64_t* x);
-
 }  // namespace quancrypt

@@ -35,7 +35,7 @@ void decrypt(const SecretKey& key, const BodyView& body, std::size_t ciphertexts
     for (std::size_t i = 0; i < primes; ++i) {
       std::uint64_t* row = w.c0.data() + i * n;
       kernels.multiply_add(row, w.c1.data() + i * n, key.ntt(i), row, n, ring.modulus(i));
-      if (sink.form() == PlaintextForm::coefficients) kernels.ntt_inverse(row, ring.ntt(i));
+      kernels.ntt_inverse(row, ring.ntt(i));
     }
     sink.take(index, worker, w.c0.data());
   });

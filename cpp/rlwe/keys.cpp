@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "ring/samplers.h"
+#include "simd/arith.h"
 #include "simd/dispatch.h"
 #include "wire/residues.h"
 
@@ -18,7 +19,7 @@ SecretKey::SecretKey(ParametersPtr parameters, SecureBuffer<std::int8_t> coeffic
   const std::size_t n = ring.degree();
   for (std::size_t i = 0; i < ring.prime_count(); ++i) {
     std::uint64_t* out = ntt_.data() + i * n;
-    lift_small(coefficients_.data(), n, ring.modulus(i).p, out);
+    simd::kernels().lift_small(out, coefficients_.data(), n, ring.modulus(i));
     simd::kernels().ntt_forward(out, ring.ntt(i));
   }
 }
@@ -88,6 +89,7 @@ PublicKey PublicKey::generate(const SecretKey& secret) {
     simd::kernels().multiply_subtract(key.polynomials_[0].data() + i * n, key.ntt(1, i),
                                       secret.ntt(i), negated.data(), n, ring.modulus(i));
   }
+  key.scale();
   return key;
 }
 
@@ -101,7 +103,25 @@ PublicKey PublicKey::load(ParametersPtr parameters, const Seed& seed, const std:
   }
   PublicKey key(parameters, seed);
   unpack_polynomial(ring, ring.prime_count(), data, key.polynomials_[0].data());
+  key.scale();
   return key;
+}
+
+void PublicKey::scale() {
+  const RnsRing& ring = parameters_->ring();
+  const std::size_t n = ring.degree();
+  const std::size_t primes = parameters_->data_primes();
+  if (primes == ring.prime_count()) return;
+  const std::uint64_t special = ring.modulus(primes).p;
+  for (std::size_t j = 0; j < 2; ++j) {
+    scaled_[j].assign(primes * n, 0);
+    for (std::size_t i = 0; i < primes; ++i) {
+      const Modulus& modulus = ring.modulus(i);
+      const std::uint64_t inverse = inverse_mod(special % modulus.p, modulus);
+      simd::kernels().scale_add(scaled_[j].data() + i * n, ntt(j, i), inverse,
+                                simd::shoup(inverse, modulus.p), n, modulus);
+    }
+  }
 }
 
 std::vector<std::uint8_t> PublicKey::save() const {

@@ -54,16 +54,22 @@ class PublicKey {
   [[nodiscard]] const ParametersPtr& parameters() const noexcept { return parameters_; }
   /// NTT form of pk0 (j = 0) or pk1 (j = 1) modulo prime i.
   [[nodiscard]] const std::uint64_t* ntt(std::size_t j, std::size_t i) const {
-    const std::size_t n = parameters_->degree();
-    return polynomials_[j].data() + i * n;
+    return polynomials_[j].data() + i * parameters_->degree();
+  }
+  /// The same divided by the special prime, modulo data prime i; ntt(j, i) without a special prime.
+  [[nodiscard]] const std::uint64_t* scaled_ntt(std::size_t j, std::size_t i) const {
+    return scaled_[j].empty() ? ntt(j, i) : scaled_[j].data() + i * parameters_->degree();
   }
 
  private:
   PublicKey(ParametersPtr parameters, const Seed& seed);
+  /// Fills scaled_, once polynomials_ is whole.
+  void scale();
 
   ParametersPtr parameters_;
   Seed seed_;
   std::vector<std::uint64_t> polynomials_[2];
+  std::vector<std::uint64_t> scaled_[2];  // [data primes][degree]; empty without a special prime
 };
 
 }  // namespace quancrypt

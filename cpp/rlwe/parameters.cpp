@@ -71,6 +71,8 @@ Parameters::Parameters(ParameterLiteral literal)
   check(literal_);
   if (literal_.encoding == Encoding::packed) {
     layout_.emplace(ring_, data_primes_, literal_.fields, literal_.field_bits, literal_.guard_bits);
+  } else {
+    slot_layout_.emplace(ring_, data_primes_, literal_.scale_bits);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "packing/layout.h"
+#include "packing/slots.h"
 #include "ring/ring.h"
 
 namespace quancrypt {
@@ -42,6 +43,7 @@ class Parameters {
   /// Primes of ciphertexts: all but the special one (a lone prime is a data prime).
   [[nodiscard]] std::size_t data_primes() const noexcept { return data_primes_; }
   [[nodiscard]] const PackLayout& layout() const { return *layout_; }  // packed encoding only
+  [[nodiscard]] const SlotLayout& slot_layout() const { return *slot_layout_; }  // slots only
   [[nodiscard]] std::size_t values_per_ciphertext() const;
   /// Serialized bytes of one polynomial of a ciphertext.
   [[nodiscard]] std::size_t polynomial_bytes() const noexcept { return polynomial_bytes_; }
@@ -54,6 +56,7 @@ class Parameters {
   std::size_t data_primes_;
   std::size_t polynomial_bytes_;
   std::optional<PackLayout> layout_;
+  std::optional<SlotLayout> slot_layout_;
 };
 
 using ParametersPtr = std::shared_ptr<const Parameters>;

@@ -58,6 +58,17 @@ struct PackTable {
   const std::uint64_t* garner_shoup;  ///< floor(garner * 2^64 / p_i)
 };
 
+/// Roots of the slot encoding's complex transform, ring degree N = 2 half; see simd/slot_transform.h.
+struct SlotTable {
+  std::size_t half;
+  std::size_t span_count;  ///< half / 8 - 1
+  const double* row_re;    ///< [7][half / 8]: layers of gap 1 (4 rows), 2 (2 rows) and 4 (1 row)
+  const double* row_im;
+  const double* span_re;  ///< [span_count]: layers of gap 8, 16, ..., half / 2, block after block
+  const double* span_im;
+  double last_im;  ///< imaginary part of the last layer's root
+};
+
 /// What a valid sum may look like; anything else is reported by unpack_fields.
 struct SumLimits {
   std::uint64_t field_max;  ///< weight * 2 * q_max, below 2^32
@@ -74,7 +85,7 @@ inline constexpr std::size_t kChaChaBlock = 64;
 struct KernelTable {
   const char* name;
 
-  /// x[n], n = 2^log_n: coefficients in [0, p), natural order -> evaluations in [0, p),
+  /// x[n], n = 2^log_n >= 32: coefficients in [0, p), natural order -> evaluations in [0, p),
   /// bit-reversed order. In place.
   void (*ntt_forward)(std::uint64_t* x, const NttTable& table);
   /// The inverse, 1/n included. [0, p) -> [0, p), in place.
@@ -91,6 +102,14 @@ struct KernelTable {
   /// sum = sum + weight * x mod p; weight in [0, p), weight_shoup = floor(weight * 2^64 / p).
   void (*scale_add)(std::uint64_t* sum, const std::uint64_t* x, std::uint64_t weight,
                     std::uint64_t weight_shoup, std::size_t n, const Modulus& modulus);
+  /// x = (x - y) weight mod p; x, y in [0, p), weight as in scale_add.
+  void (*subtract_scale)(std::uint64_t* x, const std::uint64_t* y, std::uint64_t weight,
+                         std::uint64_t weight_shoup, std::size_t n, const Modulus& modulus);
+  /// out = (x mod p) - offset mod p; |x| < 2^63, offset in [0, p). out may be x's memory.
+  void (*remainder)(std::uint64_t* out, const std::int64_t* x, std::uint64_t offset, std::size_t n,
+                    const Modulus& modulus);
+  /// x = e mod p; |e| < p.
+  void (*lift_small)(std::uint64_t* x, const std::int8_t* e, std::size_t n, const Modulus& modulus);
   /// x = x - e mod p; x in [0, p), |e| < p.
   void (*subtract_small)(std::uint64_t* x, const std::int8_t* e, std::size_t n,
                          const Modulus& modulus);
@@ -124,6 +143,14 @@ struct KernelTable {
   /// out[i] = (fields[i] - offset) * factor. Any n.
   void (*dequantize)(const std::uint32_t* fields, std::size_t n, std::int64_t offset, double factor,
                      float* out);
+
+  /// Real slot values in "rows" order -> 2 half coefficients times N `factor`; not yet rounded.
+  void (*slots_to_coefficients)(const double* rows, const SlotTable& table, double factor,
+                                double* coefficients);
+  /// 2 half coefficients (overwritten) -> real parts of the slots, in "rows" order.
+  void (*coefficients_to_slots)(double* coefficients, const SlotTable& table, double* rows);
+  /// Half away from zero. x is finite. False if some |x| >= 2^62: out is unspecified then.
+  bool (*round_to_integers)(const double* x, std::size_t n, std::int64_t* out);
 
   /// x[n], each below 2^bits -> n * bits / 8 bytes, little-endian bit order, 1 <= bits <= 60.
   void (*pack_bits)(const std::uint64_t* x, std::size_t n, std::uint32_t bits, std::uint8_t* out);

@@ -13,6 +13,8 @@
 
 using namespace quancrypt;
 
+__extension__ using Int128 = __int128;
+
 namespace {
 
 std::mt19937_64 rng(11);  // NOLINT: a fixed seed, so that a failure repeats
@@ -58,7 +60,7 @@ const std::size_t kLengths[] = {8, 16, 24, 40, 64, 72, 136, 1024};
 }  // namespace
 
 TEST(pointwise_kernels_agree) {
-  for (const std::uint32_t bits : {20U, 41U, 48U, 50U, 60U}) {
+  for (const std::uint32_t bits : {20U, 27U, 41U, 48U, 50U, 51U, 55U, 60U}) {
     const Modulus m = make_modulus(find_primes(1024, bits, 1, {})[0]);
     for (const std::size_t n : kLengths) {
       for (const std::size_t shift : {0U, 1U, 3U}) {
@@ -69,6 +71,12 @@ TEST(pointwise_kernels_agree) {
         fill_residues(c.data(), n, m.p);
         for (std::size_t i = 0; i < n; ++i) e[i] = static_cast<std::int8_t>(int(rng() % 43) - 21);
         const std::uint64_t w = rng() % m.p;
+        const std::uint64_t offset = n % 3 == 0 ? m.p - 1 : rng() % m.p;
+        Unaligned<std::uint64_t> wide(n, shift);
+        for (std::size_t i = 0; i < n; ++i) {
+          wide[i] = i % 3 == 0 ? (std::uint64_t{1} << 63) - 1 - i : rng() >> (1 + i % 50);
+          if (i % 2 == 0) wide[i] = 0 - wide[i];
+        }
         const auto run = [&](const simd::KernelTable& set, Unaligned<std::uint64_t>& out,
                              int which) {
           std::memcpy(out.data(), c.data(), 8 * n);
@@ -85,11 +93,21 @@ TEST(pointwise_kernels_agree) {
             case 3:
               set.scale_add(out.data(), a.data(), w, simd::shoup(w, m.p), n, m);
               break;
+            case 4:
+              set.subtract_scale(out.data(), a.data(), w, simd::shoup(w, m.p), n, m);
+              break;
+            case 5:
+              set.remainder(out.data(), reinterpret_cast<const std::int64_t*>(wide.data()), offset,
+                            n, m);
+              break;
+            case 6:
+              set.lift_small(out.data(), e.data(), n, m);
+              break;
             default:
               set.subtract_small(out.data(), e.data(), n, m);
           }
         };
-        for (int which = 0; which < 5; ++which) {
+        for (int which = 0; which < 8; ++which) {
           run(portable(), x, which);
           for (std::size_t i = 0; i < n; ++i) CHECK(x[i] < m.p);
           for (const simd::KernelTable* set : others()) {
@@ -105,6 +123,21 @@ TEST(pointwise_kernels_agree) {
         run(portable(), x, 1);
         for (std::size_t i = 0; i < n; ++i) {
           CHECK((simd::u128(x[i]) + simd::u128(a[i]) * b[i]) % m.p == c[i]);
+        }
+        run(portable(), x, 4);
+        for (std::size_t i = 0; i < n; ++i) {
+          CHECK(x[i] == static_cast<std::uint64_t>(simd::u128(c[i] + m.p - a[i]) * w % m.p));
+        }
+        run(portable(), x, 5);
+        for (std::size_t i = 0; i < n; ++i) {
+          const auto signed_x = static_cast<Int128>(static_cast<std::int64_t>(wide[i]));
+          const auto p = static_cast<Int128>(m.p);
+          CHECK(static_cast<Int128>((x[i] + offset) % m.p) == (signed_x % p + p) % p);
+        }
+        run(portable(), x, 6);
+        for (std::size_t i = 0; i < n; ++i) {
+          CHECK(static_cast<std::int64_t>(x[i]) ==
+                (e[i] < 0 ? static_cast<std::int64_t>(m.p) : 0) + e[i]);
         }
         Unaligned<std::uint64_t> z(n, shift);
         std::memcpy(z.data(), a.data(), 8 * n);

@@ -15,81 +15,42 @@
 #include "seal/util/ntt.h"
 #include "seal/util/polyarithsmallmod.h"
 #include "seal_bridge/exchange.h"
+#include "seal_oracle.h"
 #include "simd/dispatch.h"
 
 using namespace quancrypt;
+using quancrypt::testing::Setup;
 
 namespace {
 
-/// A SEAL generator that reads one of our streams, so that SEAL draws what we draw.
-class StreamGenerator final : public seal::UniformRandomGenerator {
- public:
-  StreamGenerator(const Seed& seed, StreamId id)
-      : seal::UniformRandomGenerator(seal::prng_seed_type{}), prng_(seed, id) {}
-
- protected:
-  seal::prng_type type() const noexcept override { return seal::prng_type::unknown; }
-  void refill_buffer() override {
-    prng_.read(reinterpret_cast<std::uint8_t*>(buffer_begin_),
-               static_cast<std::size_t>(buffer_end_ - buffer_begin_));
-  }
-
- private:
-  Prng prng_;
-};
-
-class StreamFactory final : public seal::UniformRandomGeneratorFactory {
- public:
-  StreamFactory(const Seed& seed, StreamId id) : seed_(seed), id_(id) {}
-
- protected:
-  std::shared_ptr<seal::UniformRandomGenerator> create_impl(seal::prng_seed_type) override {
-    return std::make_shared<StreamGenerator>(seed_, id_);
-  }
-
- private:
-  Seed seed_;
-  StreamId id_;
-};
-
-struct Setup {
-  ParametersPtr parameters;
-  seal_bridge::Context context;
-  SecretKey secret;
-  PublicKey public_key;
-  seal::SecretKey seal_secret;
-
-  explicit Setup(ParameterLiteral literal)
-      : parameters(std::make_shared<const Parameters>(std::move(literal))),
-        context(parameters),
-        secret(SecretKey::generate(parameters)),
-        public_key(PublicKey::generate(secret)) {
-    const auto stream = seal_bridge::export_secret_key(context, secret);
-    seal_secret.load(context.seal(), reinterpret_cast<const seal::seal_byte*>(stream.data()),
-                     stream.size());
-  }
-};
-
 ParameterLiteral packed(std::size_t n, const std::vector<std::uint32_t>& bits, std::uint32_t fields,
-                        std::uint32_t guard_bits, std::uint64_t noise_bound) {
+                        std::uint32_t guard_bits) {
   ParameterLiteral literal;
   literal.degree = n;
   for (const std::uint32_t b : bits) {
     literal.primes.push_back(find_primes(n, b, 1, literal.primes)[0]);
   }
   literal.max_weight = 16;
-  literal.bits = 8;
+  literal.bits = n == 1024 ? 2 : 8;
   literal.fields = fields;
-  literal.field_bits = 12;
+  literal.field_bits = n == 1024 ? 6 : 12;
   literal.guard_bits = guard_bits;
-  literal.noise_bound = noise_bound;
+  // Of public keys, as quancrypt_native/_search.py explains.
+  const std::uint64_t undivided = kMaxError * (2 * n + 1);
+  literal.noise_bound =
+      bits.size() == 1 ? undivided : undivided / literal.primes.back() + n / 2 + 2;
   return literal;
 }
 
-/// One prime, two, four data primes; guard bits enough for public keys.
+/// Every ring degree; one data prime to seven, up to 50 bits each.
 std::vector<ParameterLiteral> shapes() {
-  return {packed(2048, {46}, 2, 22, 86037), packed(4096, {44, 43, 20}, 5, 17, 2050),
-          packed(8192, {48, 48, 47, 47, 20}, 14, 18, 4098)};
+  return {packed(1024, {27}, 1, 21),
+          packed(2048, {46}, 2, 22),
+          packed(4096, {44, 43, 20}, 5, 17),
+          packed(8192, {48, 48, 47, 47, 20}, 14, 18),
+          packed(8192, {50, 50, 50, 20}, 10, 18),
+          packed(16384, {50, 50, 50, 49, 49, 49, 49, 20}, 26, 19),
+          packed(32768, {45, 41, 20}, 5, 20)};
 }
 
 std::vector<float> random_values(std::size_t count) {
@@ -104,16 +65,17 @@ QuantizePackSource source_of(const Setup& s, const std::vector<float>& values) {
   return {s.parameters->layout(),
           s.parameters->degree(),
           {{ElementType::float32, values.data(), values.size(), 1.0}},
-          127,
+          s.parameters->q_max(),
           std::nullopt,
           64};
 }
 
-std::vector<std::int64_t> expected_integers(const std::vector<float>& values) {
+std::vector<std::int64_t> expected_integers(const Setup& s, const std::vector<float>& values) {
+  const auto q_max = static_cast<float>(s.parameters->q_max());
   std::vector<std::int64_t> q;
   for (const float value : values) {
-    q.push_back(
-        static_cast<std::int64_t>(std::nearbyint(std::min(1.0F, std::max(-1.0F, value)) * 127.0F)));
+    const float clipped = std::min(1.0F, std::max(-1.0F, value));
+    q.push_back(static_cast<std::int64_t>(std::nearbyint(clipped * q_max)));
   }
   return q;
 }
@@ -123,8 +85,10 @@ std::vector<std::int64_t> decrypt_integers(const Setup& s, const BodyView& body,
   std::vector<std::int64_t> out(values);
   UnpackDequantizeSink sink(s.parameters->layout(), s.parameters->degree(),
                             {{out.data(), values, 0.0}}, true,
-                            static_cast<std::int64_t>(weight * 127),
-                            {weight * 254, weight * s.parameters->literal().noise_bound}, 64);
+                            static_cast<std::int64_t>(weight) * s.parameters->q_max(),
+                            {weight * 2 * static_cast<std::uint64_t>(s.parameters->q_max()),
+                             weight * s.parameters->literal().noise_bound},
+                            64);
   decrypt(s.secret, body, s.parameters->ciphertext_count(values), sink);
   CHECK(sink.valid());
   return out;
@@ -187,14 +151,14 @@ TEST(seal_decrypts_ours_and_the_noise_is_bounded) {
     encrypt_symmetric(s.secret, source, 1, seed, fresh_seed(), body.data());
     const BodyView seeded{body.data(), body.size(), seed};
     CHECK(largest_noise(s, seal_decrypt(s, to_seal(s, seeded, 0, 1)), message) <= kMaxError);
-    CHECK(decrypt_integers(s, seeded, values.size(), 1) == expected_integers(values));
+    CHECK(decrypt_integers(s, seeded, values.size(), 1) == expected_integers(s, values));
 
     std::vector<std::uint8_t> public_body(body_bytes(*s.parameters, 1, false));
     encrypt_public(s.public_key, source, 1, fresh_seed(), public_body.data());
     const BodyView unseeded{public_body.data(), public_body.size(), std::nullopt};
     CHECK(largest_noise(s, seal_decrypt(s, to_seal(s, unseeded, 0, 1)), message) <=
           static_cast<std::int64_t>(literal.noise_bound));
-    CHECK(decrypt_integers(s, unseeded, values.size(), 1) == expected_integers(values));
+    CHECK(decrypt_integers(s, unseeded, values.size(), 1) == expected_integers(s, values));
   }
 }
 
@@ -207,12 +171,7 @@ TEST(public_key_encryption_equals_seal_bit_for_bit) {
     std::vector<std::uint8_t> body(body_bytes(*s.parameters, 1, false));
     encrypt_public(s.public_key, source, 1, noise, body.data());
 
-    auto parms = seal_bridge::encryption_parameters(*s.parameters);
-    parms.set_random_generator(std::make_shared<StreamFactory>(noise, StreamId{0, kSecretPart}));
-    const seal::SEALContext context(parms, false, seal::sec_level_type::tc128);
-    seal::PublicKey key;
-    const std::string stream = seal_bridge::export_public_key(s.context, s.public_key);
-    key.load(context, reinterpret_cast<const seal::seal_byte*>(stream.data()), stream.size());
+    const seal::SEALContext context = testing::context_drawing(s, noise);
     seal::Plaintext plain;
     const std::size_t n = literal.degree;
     plain.resize(s.parameters->data_primes() * n);
@@ -222,15 +181,8 @@ TEST(public_key_encryption_equals_seal_bit_for_bit) {
     }
     plain.parms_id() = context.first_parms_id();
     plain.scale() = 1.0;
-    seal::Ciphertext expected;
-    seal::Encryptor(context, key).encrypt(plain, expected);
-
     const BodyView view{body.data(), body.size(), std::nullopt};
-    std::vector<std::uint64_t> ours(s.parameters->data_primes() * n);
-    for (std::size_t part = 0; part < 2; ++part) {
-      read_polynomial(*s.parameters, view, 0, part, ours.data());
-      CHECK(std::equal(ours.begin(), ours.end(), expected.data(part)));
-    }
+    CHECK(testing::equals_seal(s, view, testing::seal_encrypt_public(s, context, plain)));
   }
 }
 
@@ -306,7 +258,7 @@ TEST(we_decrypt_what_seal_encrypts_and_adds) {
                                           stream.size(), seal::compr_mode_type::none)));
     std::vector<std::uint8_t> body(body_bytes(*s.parameters, 1, false));
     seal_bridge::import_ciphertexts(s.context, {stream}, body.data());
-    auto expected = expected_integers(values);
+    auto expected = expected_integers(s, values);
     for (auto& value : expected) value *= 16;
     CHECK(decrypt_integers(s, {body.data(), body.size(), std::nullopt}, values.size(), 16) ==
           expected);

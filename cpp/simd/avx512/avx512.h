@@ -17,6 +17,11 @@ void multiply_subtract(std::uint64_t* out, const std::uint64_t* a, const std::ui
 void add(std::uint64_t* sum, const std::uint64_t* x, std::size_t n, const Modulus& modulus);
 void scale_add(std::uint64_t* sum, const std::uint64_t* x, std::uint64_t weight,
                std::uint64_t weight_shoup, std::size_t n, const Modulus& modulus);
+void subtract_scale(std::uint64_t* x, const std::uint64_t* y, std::uint64_t weight,
+                    std::uint64_t weight_shoup, std::size_t n, const Modulus& modulus);
+void remainder(std::uint64_t* out, const std::int64_t* x, std::uint64_t offset, std::size_t n,
+               const Modulus& modulus);
+void lift_small(std::uint64_t* x, const std::int8_t* e, std::size_t n, const Modulus& modulus);
 void subtract_small(std::uint64_t* x, const std::int8_t* e, std::size_t n, const Modulus& modulus);
 void chacha20(const std::uint8_t key[32], const std::uint8_t nonce[12], std::uint32_t counter,
               std::uint8_t* out, std::size_t blocks);
@@ -32,6 +37,10 @@ bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable
                    const SumLimits& limits, std::uint32_t* fields);
 void dequantize(const std::uint32_t* fields, std::size_t n, std::int64_t offset, double factor,
                 float* out);
+void slots_to_coefficients(const double* rows, const SlotTable& table, double factor,
+                           double* coefficients);
+void coefficients_to_slots(double* coefficients, const SlotTable& table, double* rows);
+bool round_to_integers(const double* x, std::size_t n, std::int64_t* out);
 void pack_bits(const std::uint64_t* x, std::size_t n, std::uint32_t bits, std::uint8_t* out);
 void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std::uint64_t* out);
 std::size_t find_not_below(const std::uint64_t* x, std::size_t n, std::uint64_t bound);

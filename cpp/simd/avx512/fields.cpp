@@ -1,7 +1,7 @@
 // Fields <-> residues in 52-bit words. As many fields as fit 52 bits form a chunk; a coefficient is
 // the sum of chunk_j * 2^(guard_bits + j * chunk bits).
 #include "simd/avx512/avx512.h"
-#include "simd/avx512/ifma.h"
+#include "simd/avx512/modular.h"
 
 namespace quancrypt::simd::avx512 {
 namespace {
@@ -9,7 +9,7 @@ namespace {
 constexpr std::size_t kMaxChunks = 64;
 constexpr std::uint32_t kMaxWords = 20;  // of 52 bits: kMaxLimbs * 64 / 52, rounded up
 constexpr std::uint32_t kMaxFields = 256;
-constexpr std::size_t kGroup = 4;      // chunks whose high products sum below 2^52
+constexpr std::size_t kGroup = 4;  // chunks whose high products sum below 2^52
 
 /// floor(w 2^52 / p), w < p < 2^50, without a 128-bit division: long division bit by bit.
 std::uint64_t make_shoup(std::uint64_t w, std::uint64_t p) {
@@ -49,7 +49,7 @@ struct ReducerConstants {
 
 /// Reduction of one-word and two-word numbers modulo one prime.
 struct Reducer {
-  Prime m;
+  Small m;
   __m512i one_shoup, word, word_shoup;
 
   explicit Reducer(const ReducerConstants& c)
@@ -67,9 +67,9 @@ struct Reducer {
   /// high 2^52 + low -> [0, p); low < 2^55, high + low / 2^52 < 2^52.
   [[nodiscard]] __m512i two_words(__m512i high, __m512i low) const {
     const __m512i top = _mm512_add_epi64(high, _mm512_srli_epi64(low, 52));
-    const __m512i r = _mm512_add_epi64(multiply_lazy(top, word, word_shoup, m),
+    const __m512i r = _mm512_add_epi64(m.multiply(top, word, word_shoup),
                                        lazy(_mm512_and_si512(low, m.mask)));  // [0, 4p)
-    return reduce_once(reduce_once(r, m.two_p), m.p);
+    return m.finish(r);
   }
 };
 
@@ -114,7 +114,7 @@ bool unpack(const std::uint64_t* residues, std::size_t n, const PackTable& table
     __m512i digit[kCapacity];
 #pragma GCC unroll 4
     for (std::uint32_t i = 0; i < primes; ++i) {
-      const Prime m(table.modulus[i].p);
+      const Small m(table.modulus[i].p);
       const __m512i one_shoup = broadcast(shoup52(table.modulus[i].ratio_hi));  // floor(2^52 / p)
       const std::uint64_t* inverse = table.garner + std::size_t{i} * primes;
       const std::uint64_t* inverse_shoup = table.garner_shoup + std::size_t{i} * primes;
@@ -125,8 +125,8 @@ bool unpack(const std::uint64_t* residues, std::size_t n, const PackTable& table
         const __m512i q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), digit[j], one_shoup);
         const __m512i other =
             _mm512_and_si512(_mm512_madd52lo_epu64(digit[j], q, m.minus_p), m.mask);  // [0, 2p)
-        d = _mm512_add_epi64(d, _mm512_sub_epi64(m.two_p, other));                    // (0, 4p)
-        d = multiply_lazy(d, broadcast(inverse[j]), broadcast(shoup52(inverse_shoup[j])), m);
+        d = _mm512_add_epi64(d, _mm512_sub_epi64(m.bound, other));                    // (0, 4p)
+        d = m.multiply(d, broadcast(inverse[j]), broadcast(shoup52(inverse_shoup[j])));
       }
       digit[i] = reduce_once(d, m.p);
     }

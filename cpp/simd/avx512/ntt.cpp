@@ -1,11 +1,11 @@
-// Negacyclic NTT with IFMA: two layers of butterflies a pass (radix 4) while a group is at least 32
+// Negacyclic NTT: two layers of butterflies a pass (radix 4) while a group is at least 32
 // long, the last three layers inside registers. Groups are split depth first, so that everything
 // below 2048 coefficients (16 KiB) runs in the L1 cache.
 //
 // A group is known by its root index r: its own twiddle is root[r], those of its halves are
 // root[2 r] and root[2 r + 1].
 #include "simd/avx512/avx512.h"
-#include "simd/avx512/ifma.h"
+#include "simd/avx512/modular.h"
 
 namespace quancrypt::simd::avx512 {
 namespace {
@@ -14,24 +14,23 @@ constexpr std::size_t kCacheLength = 2048;
 
 struct Twiddle {
   __m512i w, shoup;
-  Twiddle(const std::uint64_t* root, const std::uint64_t* root_shoup, std::size_t r)
-      : w(broadcast(root[r])), shoup(broadcast(shoup52(root_shoup[r]))) {}
-  Twiddle(__m512i value, __m512i value_shoup) : w(value), shoup(value_shoup) {}
 };
 
-/// [0, 4p) x [0, 4p) -> [0, 4p) x [0, 4p).
-inline void forward_butterfly(__m512i& lo, __m512i& hi, const Twiddle& t, const Prime& m) {
-  const __m512i u = reduce_once(lo, m.two_p);
-  const __m512i v = multiply_lazy(hi, t.w, t.shoup, m);
+/// [0, 2 bound) x [0, 2 bound) -> [0, 2 bound) x [0, 2 bound).
+template <class Arithmetic>
+inline void forward_butterfly(__m512i& lo, __m512i& hi, const Twiddle& t, const Arithmetic& m) {
+  const __m512i u = m.reduce(lo);
+  const __m512i v = m.multiply(hi, t.w, t.shoup);
   lo = _mm512_add_epi64(u, v);
-  hi = _mm512_add_epi64(u, _mm512_sub_epi64(m.two_p, v));
+  hi = _mm512_add_epi64(u, _mm512_sub_epi64(m.bound, v));
 }
 
-/// [0, 2p) x [0, 2p) -> [0, 2p) x [0, 2p).
-inline void inverse_butterfly(__m512i& lo, __m512i& hi, const Twiddle& t, const Prime& m) {
-  const __m512i difference = _mm512_add_epi64(lo, _mm512_sub_epi64(m.two_p, hi));
-  lo = reduce_once(_mm512_add_epi64(lo, hi), m.two_p);
-  hi = multiply_lazy(difference, t.w, t.shoup, m);
+/// [0, bound) x [0, bound) -> [0, bound) x [0, bound).
+template <class Arithmetic>
+inline void inverse_butterfly(__m512i& lo, __m512i& hi, const Twiddle& t, const Arithmetic& m) {
+  const __m512i difference = _mm512_add_epi64(lo, _mm512_sub_epi64(m.bound, hi));
+  lo = m.reduce(_mm512_add_epi64(lo, hi));
+  hi = m.multiply(difference, t.w, t.shoup);
 }
 
 /// Lane orders of the last three layers, on 16 neighbours 0..15 in two registers.
@@ -54,24 +53,35 @@ inline __m512i pick(__m512i a, __m512i index, __m512i b) {
   return _mm512_permutex2var_epi64(a, index, b);
 }
 
-/// `count` (2 or 4) consecutive roots, spread by `index`.
-inline Twiddle spread(const std::uint64_t* root, const std::uint64_t* root_shoup, std::size_t r,
-                      __m512i index, int count) {
-  const auto mask = static_cast<__mmask8>((1 << count) - 1);
-  return {_mm512_permutexvar_epi64(index, _mm512_maskz_loadu_epi64(mask, root + r)),
-          shoup52(_mm512_permutexvar_epi64(index, _mm512_maskz_loadu_epi64(mask, root_shoup + r)))};
-}
-
-struct Forward {
+/// The roots of one transform.
+template <class Arithmetic>
+struct Roots {
   const std::uint64_t* root;
   const std::uint64_t* root_shoup;
-  Prime m;
+
+  [[nodiscard]] Twiddle one(std::size_t r) const {
+    return {broadcast(root[r]), Arithmetic::shoup(broadcast(root_shoup[r]))};
+  }
+  [[nodiscard]] Twiddle eight(std::size_t r) const {
+    return {load(root + r), Arithmetic::shoup(load(root_shoup + r))};
+  }
+  /// `count` (2 or 4) consecutive roots, spread by `index`.
+  [[nodiscard]] Twiddle spread(std::size_t r, __m512i index, int count) const {
+    const auto used = static_cast<__mmask8>((1 << count) - 1);
+    return {_mm512_permutexvar_epi64(index, _mm512_maskz_loadu_epi64(used, root + r)),
+            Arithmetic::shoup(
+                _mm512_permutexvar_epi64(index, _mm512_maskz_loadu_epi64(used, root_shoup + r)))};
+  }
+};
+
+template <class Arithmetic>
+struct Forward {
+  Roots<Arithmetic> roots;
+  Arithmetic m;
   Lanes lanes;
 
-  [[nodiscard]] Twiddle twiddle(std::size_t r) const { return {root, root_shoup, r}; }
-
   void radix2(std::uint64_t* x, std::size_t length, std::size_t r) const {
-    const Twiddle t = twiddle(r);
+    const Twiddle t = roots.one(r);
     const std::size_t half = length / 2;
     for (std::size_t j = 0; j < half; j += 8) {
       __m512i lo = load(x + j);
@@ -83,9 +93,9 @@ struct Forward {
   }
 
   void radix4(std::uint64_t* x, std::size_t length, std::size_t r) const {
-    const Twiddle t1 = twiddle(r);
-    const Twiddle t2 = twiddle(2 * r);
-    const Twiddle t3 = twiddle(2 * r + 1);
+    const Twiddle t1 = roots.one(r);
+    const Twiddle t2 = roots.one(2 * r);
+    const Twiddle t3 = roots.one(2 * r + 1);
     const std::size_t quarter = length / 4;
     for (std::size_t j = 0; j < quarter; j += 8) {
       __m512i a = load(x + j);
@@ -110,15 +120,15 @@ struct Forward {
       const __m512i x1 = load(x + j + 8);
       __m512i lo = pick(x0, lanes.low4, x1);
       __m512i hi = pick(x0, lanes.high4, x1);
-      forward_butterfly(lo, hi, spread(root, root_shoup, r, lanes.spread4, 2), m);
+      forward_butterfly(lo, hi, roots.spread(r, lanes.spread4, 2), m);
       __m512i lo2 = pick(lo, lanes.low2, hi);
       __m512i hi2 = pick(lo, lanes.high2, hi);
-      forward_butterfly(lo2, hi2, spread(root, root_shoup, 2 * r, lanes.spread2, 4), m);
+      forward_butterfly(lo2, hi2, roots.spread(2 * r, lanes.spread2, 4), m);
       __m512i lo1 = _mm512_unpacklo_epi64(lo2, hi2);
       __m512i hi1 = _mm512_unpackhi_epi64(lo2, hi2);
-      forward_butterfly(lo1, hi1, {load(root + 4 * r), shoup52(load(root_shoup + 4 * r))}, m);
-      lo1 = reduce_once(reduce_once(lo1, m.two_p), m.p);
-      hi1 = reduce_once(reduce_once(hi1, m.two_p), m.p);
+      forward_butterfly(lo1, hi1, roots.eight(4 * r), m);
+      lo1 = m.finish(lo1);
+      hi1 = m.finish(hi1);
       const __m512i y0 = _mm512_unpacklo_epi64(lo1, hi1);  // 0 1 4 5 8 9 12 13
       const __m512i y1 = _mm512_unpackhi_epi64(lo1, hi1);  // 2 3 6 7 10 11 14 15
       store(x + j, pick(y0, lanes.first, y1));
@@ -142,18 +152,16 @@ struct Forward {
   }
 };
 
+template <class Arithmetic>
 struct Inverse {
-  const std::uint64_t* root;
-  const std::uint64_t* root_shoup;
-  Prime m;
+  Roots<Arithmetic> roots;
+  Arithmetic m;
   Lanes lanes;
 
-  [[nodiscard]] Twiddle twiddle(std::size_t r) const { return {root, root_shoup, r}; }
-
   void radix4(std::uint64_t* x, std::size_t length, std::size_t r) const {
-    const Twiddle t1 = twiddle(r);
-    const Twiddle t2 = twiddle(2 * r);
-    const Twiddle t3 = twiddle(2 * r + 1);
+    const Twiddle t1 = roots.one(r);
+    const Twiddle t2 = roots.one(2 * r);
+    const Twiddle t3 = roots.one(2 * r + 1);
     const std::size_t quarter = length / 4;
     for (std::size_t j = 0; j < quarter; j += 8) {
       __m512i a = load(x + j);
@@ -172,7 +180,7 @@ struct Inverse {
   }
 
   void radix2(std::uint64_t* x, std::size_t length, std::size_t r) const {
-    const Twiddle t = twiddle(r);
+    const Twiddle t = roots.one(r);
     const std::size_t half = length / 2;
     for (std::size_t j = 0; j < half; j += 8) {
       __m512i lo = load(x + j);
@@ -194,13 +202,13 @@ struct Inverse {
       const __m512i order1 = _mm512_setr_epi64(1, 9, 5, 13, 3, 11, 7, 15);
       __m512i lo1 = pick(y0, order, y1);
       __m512i hi1 = pick(y0, order1, y1);
-      inverse_butterfly(lo1, hi1, {load(root + 4 * r), shoup52(load(root_shoup + 4 * r))}, m);
+      inverse_butterfly(lo1, hi1, roots.eight(4 * r), m);
       __m512i lo2 = _mm512_unpacklo_epi64(lo1, hi1);  // 0 1 4 5 8 9 12 13
       __m512i hi2 = _mm512_unpackhi_epi64(lo1, hi1);  // 2 3 6 7 10 11 14 15
-      inverse_butterfly(lo2, hi2, spread(root, root_shoup, 2 * r, lanes.spread2, 4), m);
+      inverse_butterfly(lo2, hi2, roots.spread(2 * r, lanes.spread2, 4), m);
       __m512i lo = pick(lo2, lanes.low2, hi2);   // 0 1 2 3 8 9 10 11
       __m512i hi = pick(lo2, lanes.high2, hi2);  // 4 5 6 7 12 13 14 15
-      inverse_butterfly(lo, hi, spread(root, root_shoup, r, lanes.spread4, 2), m);
+      inverse_butterfly(lo, hi, roots.spread(r, lanes.spread4, 2), m);
       store(x + j, pick(lo, lanes.low4, hi));
       store(x + j + 8, pick(lo, lanes.high4, hi));
     }
@@ -221,15 +229,11 @@ struct Inverse {
   }
 };
 
-}  // namespace
-
-void ntt_forward(std::uint64_t* x, const NttTable& table) {
-  if (table.modulus.bits > kSmallPrimeBits || table.log_n < 5) {
-    portable_kernels()->ntt_forward(x, table);
-    return;
-  }
+template <class Arithmetic>
+void forward(std::uint64_t* x, const NttTable& table) {
   const std::size_t n = std::size_t{1} << table.log_n;
-  const Forward transform{table.root, table.root_shoup, Prime(table.modulus.p), {}};
+  const Forward<Arithmetic> transform{
+      {table.root, table.root_shoup}, Arithmetic(table.modulus.p), {}};
   if (table.log_n % 2 == 1) {  // 8 * 4^k
     transform.group(x, n, 1);
     return;
@@ -239,13 +243,11 @@ void ntt_forward(std::uint64_t* x, const NttTable& table) {
   transform.group(x + n / 2, n / 2, 3);
 }
 
-void ntt_inverse(std::uint64_t* x, const NttTable& table) {
-  if (table.modulus.bits > kSmallPrimeBits || table.log_n < 5) {
-    portable_kernels()->ntt_inverse(x, table);
-    return;
-  }
+template <class Arithmetic>
+void inverse(std::uint64_t* x, const NttTable& table) {
   const std::size_t n = std::size_t{1} << table.log_n;
-  const Inverse transform{table.inverse_root, table.inverse_root_shoup, Prime(table.modulus.p), {}};
+  const Inverse<Arithmetic> transform{
+      {table.inverse_root, table.inverse_root_shoup}, Arithmetic(table.modulus.p), {}};
   if (table.log_n % 2 == 1) {
     transform.group(x, n, 1);
   } else {
@@ -253,12 +255,20 @@ void ntt_inverse(std::uint64_t* x, const NttTable& table) {
     transform.group(x + n / 2, n / 2, 3);
     transform.radix2(x, n, 1);
   }
-  const Prime& m = transform.m;
+  const Arithmetic& m = transform.m;
   const __m512i w = broadcast(table.inverse_n);
-  const __m512i shoup = broadcast(shoup52(table.inverse_n_shoup));
-  for (std::size_t j = 0; j < n; j += 8) {
-    store(x + j, reduce_once(multiply_lazy(load(x + j), w, shoup, m), m.p));
-  }
+  const __m512i shoup = Arithmetic::shoup(broadcast(table.inverse_n_shoup));
+  for (std::size_t j = 0; j < n; j += 8) store(x + j, m.finish(m.multiply(load(x + j), w, shoup)));
+}
+
+}  // namespace
+
+void ntt_forward(std::uint64_t* x, const NttTable& table) {
+  is_small(table.modulus) ? forward<Small>(x, table) : forward<Wide>(x, table);
+}
+
+void ntt_inverse(std::uint64_t* x, const NttTable& table) {
+  is_small(table.modulus) ? inverse<Small>(x, table) : inverse<Wide>(x, table);
 }
 
 }  // namespace quancrypt::simd::avx512

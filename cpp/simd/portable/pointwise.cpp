@@ -31,6 +31,34 @@ void scale_add(std::uint64_t* sum, const std::uint64_t* x, std::uint64_t weight,
   }
 }
 
+void subtract_scale(std::uint64_t* x, const std::uint64_t* y, std::uint64_t weight,
+                    std::uint64_t weight_shoup, std::size_t n, const Modulus& modulus) {
+  const std::uint64_t p = modulus.p;
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::uint64_t difference = x[i] + p - y[i];  // (0, 2p)
+    x[i] = reduce_once(multiply_lazy(difference, weight, weight_shoup, p), p);
+  }
+}
+
+void remainder(std::uint64_t* out, const std::int64_t* x, std::uint64_t offset, std::size_t n,
+               const Modulus& modulus) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto sign = static_cast<std::uint64_t>(x[i] >> 63);  // all ones if negative
+    const std::uint64_t magnitude = (static_cast<std::uint64_t>(x[i]) ^ sign) - sign;
+    const std::uint64_t r = reduce_128(magnitude, modulus);
+    const std::uint64_t signed_r = sub_mod(r & ~sign, r & sign, modulus.p);
+    out[i] = sub_mod(signed_r, offset, modulus.p);
+  }
+}
+
+void lift_small(std::uint64_t* x, const std::int8_t* e, std::size_t n, const Modulus& modulus) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto small = static_cast<std::int64_t>(e[i]);
+    x[i] =
+        static_cast<std::uint64_t>(small) + (modulus.p & static_cast<std::uint64_t>(small >> 63));
+  }
+}
+
 void subtract_small(std::uint64_t* x, const std::int8_t* e, std::size_t n, const Modulus& modulus) {
   const std::uint64_t p = modulus.p;
   for (std::size_t i = 0; i < n; ++i) {
