@@ -72,8 +72,12 @@ wheel: $(VENV)/.dev ## dist/*.whl, in an isolated build, and what auditwheel say
 sdist: $(VENV)/.dev ## dist/*.tar.gz
 	$(BIN)/python -m build --sdist --outdir dist .
 
-bench: $(VENV)/.dev ## kernels and whole operations against SEAL, TenSEAL and Paillier, as ratios
-	$(BIN)/quancrypt bench
+bench: $(VENV)/.dev ## measure everything against SEAL, TenSEAL and Paillier; writes docs/performance.md's tables
+	mkdir -p build/bench
+	$(BIN)/quancrypt bench --backends --out build/bench/bench.json --plot docs/performance.png
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds \
+	    --benchmark-json build/bench/benchmarks.json
+	$(BIN)/python benchmarks/report.py docs/performance.md README.md -- build/bench/*.json
 
 clean: ## remove what was built here; .venv, runs and the cache of SEAL stay
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

@@ -76,6 +76,9 @@ std::uint64_t mix(std::uint64_t hash, Buffer<T>& buffer) {
   return hash;
 }
 
+/// The encoding whose tables a kernel needs.
+enum class Encoded { any, packed, slots };
+
 }  // namespace
 
 struct KernelBench::Operands {
@@ -85,6 +88,7 @@ struct KernelBench::Operands {
   const simd::NttTable& ntt;
   const Modulus& modulus;
   const simd::PackTable* pack = nullptr;
+  const simd::SlotTable* slots = nullptr;
   simd::SumLimits limits{};
   std::int32_t q_max = 127;
   std::uint64_t weight;
@@ -96,6 +100,9 @@ struct KernelBench::Operands {
   Buffer<std::uint8_t> bits;      // [n * bits / 8]
   Buffer<float> f32;              // [n], in [-1, 1)
   Buffer<double> f64;             // [n]
+  Buffer<double> rows;            // [n / 2]
+  Buffer<double> coefficients;    // [n], below 2^40
+  Buffer<std::int64_t> integers;  // [n], any
   Buffer<std::uint16_t> quantized;
   Buffer<std::uint16_t> narrow;    // [fields n], in [0, 2 q_max]
   Buffer<std::uint32_t> wide;      // [max(fields, 1) n], in [0, 2 q_max]
@@ -119,12 +126,18 @@ struct KernelBench::Operands {
         bits(n / 8 * modulus.bits, offset),
         f32(n, offset),
         f64(n, offset),
+        rows(n / 2, offset),
+        coefficients(n, offset),
+        integers(n, offset),
         quantized(n, offset),
         narrow(fields * n, offset),
         wide(std::max<std::size_t>(fields, 1) * n, offset),
         residues(fields == 0 ? 0 : primes * n, offset),
         values(n, offset) {
-    if (fields == 0) return;
+    if (fields == 0) {
+      slots = &p.slot_layout().table();
+      return;
+    }
     pack = &p.layout().table();
     q_max = p.q_max();
     limits = {2 * static_cast<std::uint64_t>(q_max), p.literal().noise_bound};
@@ -141,6 +154,8 @@ struct KernelBench::Operands {
                                           kMaxError);
       f64[i] = generator.real();
       f32[i] = static_cast<float>(f64[i]);
+      coefficients[i] = generator.real() * 0x1p40;
+      integers[i] = static_cast<std::int64_t>(generator.next());
     }
     for (std::size_t i = 0; i < random.size(); ++i) {
       random[i] = static_cast<std::uint8_t>(generator.next());
@@ -162,13 +177,14 @@ struct KernelBench::Operands {
     for (auto* buffer : {&x, &y, &z, &residues}) hash = mix(hash, *buffer);
     for (auto* buffer : {&random, &bits}) hash = mix(hash, *buffer);
     for (auto* buffer : {&quantized, &narrow}) hash = mix(hash, *buffer);
-    return mix(mix(mix(mix(mix(hash, small), f32), f64), wide), values);
+    for (auto* buffer : {&f64, &rows, &coefficients}) hash = mix(hash, *buffer);
+    return mix(mix(mix(mix(mix(hash, small), f32), integers), wide), values);
   }
 };
 
 struct KernelBench::Entry {
   const char* name;
-  bool packed;  // needs packed encoding
+  Encoded needs;
   void (*run)(const simd::KernelTable& set, Operands& o);
   Work (*work)(const Operands& o);
 };
@@ -178,33 +194,48 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
   using O = Operands;
   // A new kernel of the table needs one entry here.
   static const std::vector<Entry> all = {
-      {"memcpy", false, [](const Set&, O& o) { std::memcpy(o.z.data(), o.x.data(), 8 * o.n); },
+      {"memcpy", Encoded::any,
+       [](const Set&, O& o) { std::memcpy(o.z.data(), o.x.data(), 8 * o.n); },
        [](const O& o) { return Work{o.n, 16 * o.n, 0, 0}; }},
-      {"ntt_forward", false, [](const Set& s, O& o) { s.ntt_forward(o.x.data(), o.ntt); },
+      {"ntt_forward", Encoded::any, [](const Set& s, O& o) { s.ntt_forward(o.x.data(), o.ntt); },
        [](const O& o) { return Work{o.n, 16 * o.n, 0, o.n / 2 * o.ntt.log_n}; }},
-      {"ntt_inverse", false, [](const Set& s, O& o) { s.ntt_inverse(o.x.data(), o.ntt); },
+      {"ntt_inverse", Encoded::any, [](const Set& s, O& o) { s.ntt_inverse(o.x.data(), o.ntt); },
        [](const O& o) { return Work{o.n, 16 * o.n, 0, o.n / 2 * (o.ntt.log_n + 1)}; }},
-      {"multiply_add", false,
+      {"multiply_add", Encoded::any,
        [](const Set& s, O& o) {
          s.multiply_add(o.z.data(), o.x.data(), o.y.data(), o.z.data(), o.n, o.modulus);
        },
        [](const O& o) { return Work{o.n, 32 * o.n, 0, o.n}; }},
-      {"multiply_subtract", false,
+      {"multiply_subtract", Encoded::any,
        [](const Set& s, O& o) {
          s.multiply_subtract(o.z.data(), o.x.data(), o.y.data(), o.z.data(), o.n, o.modulus);
        },
        [](const O& o) { return Work{o.n, 32 * o.n, 0, o.n}; }},
-      {"add", false, [](const Set& s, O& o) { s.add(o.z.data(), o.x.data(), o.n, o.modulus); },
+      {"add", Encoded::any,
+       [](const Set& s, O& o) { s.add(o.z.data(), o.x.data(), o.n, o.modulus); },
        [](const O& o) { return Work{o.n, 24 * o.n, 0, 0}; }},
-      {"scale_add", false,
+      {"scale_add", Encoded::any,
        [](const Set& s, O& o) {
          s.scale_add(o.z.data(), o.x.data(), o.weight, o.weight_shoup, o.n, o.modulus);
        },
        [](const O& o) { return Work{o.n, 24 * o.n, 0, o.n}; }},
-      {"subtract_small", false,
+      {"subtract_scale", Encoded::any,
+       [](const Set& s, O& o) {
+         s.subtract_scale(o.z.data(), o.x.data(), o.weight, o.weight_shoup, o.n, o.modulus);
+       },
+       [](const O& o) { return Work{o.n, 24 * o.n, 0, o.n}; }},
+      {"remainder", Encoded::any,
+       [](const Set& s, O& o) {
+         s.remainder(o.z.data(), o.integers.data(), o.weight, o.n, o.modulus);
+       },
+       [](const O& o) { return Work{o.n, 16 * o.n, 0, o.n}; }},
+      {"lift_small", Encoded::any,
+       [](const Set& s, O& o) { s.lift_small(o.z.data(), o.small.data(), o.n, o.modulus); },
+       [](const O& o) { return Work{o.n, 9 * o.n, 0, 0}; }},
+      {"subtract_small", Encoded::any,
        [](const Set& s, O& o) { s.subtract_small(o.z.data(), o.small.data(), o.n, o.modulus); },
        [](const O& o) { return Work{o.n, 17 * o.n, 0, 0}; }},
-      {"chacha20", false,
+      {"chacha20", Encoded::any,
        [](const Set& s, O& o) {
          s.chacha20(reinterpret_cast<const std::uint8_t*>(o.x.data()),
                     reinterpret_cast<const std::uint8_t*>(o.y.data()), 1, o.random.data(),
@@ -213,40 +244,40 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
        [](const O& o) {
          return Work{kRandomBytes * o.n, kRandomBytes * o.n, kRandomBytes * o.n, 0};
        }},
-      {"sample_centred_binomial", false,
+      {"sample_centred_binomial", Encoded::any,
        [](const Set& s, O& o) { s.sample_centred_binomial(o.random.data(), o.small.data(), o.n); },
        [](const O& o) { return Work{o.n, 7 * o.n, 6 * o.n, 0}; }},
-      {"sample_ternary", false,
+      {"sample_ternary", Encoded::any,
        [](const Set& s, O& o) {
          o.returned = s.sample_ternary(o.random.data(), o.small.data(), o.n);
        },
        [](const O& o) { return Work{o.n, 5 * o.n, 4 * o.n, 0}; }},
-      {"quantize_f32", false,
+      {"quantize_f32", Encoded::any,
        [](const Set& s, O& o) {
          o.returned = s.quantize_f32(o.f32.data(), o.n, 0.75F, static_cast<float>(o.q_max) / 0.75F,
                                      o.q_max, nullptr, o.quantized.data());
        },
        [](const O& o) { return Work{o.n, 6 * o.n, 0, 0}; }},
-      {"quantize_f32_stochastic", false,
+      {"quantize_f32_stochastic", Encoded::any,
        [](const Set& s, O& o) {
          o.returned =
              s.quantize_f32(o.f32.data(), o.n, 0.75F, static_cast<float>(o.q_max) / 0.75F, o.q_max,
                             reinterpret_cast<std::uint32_t*>(o.y.data()), o.quantized.data());
        },
        [](const O& o) { return Work{o.n, 10 * o.n, 4 * o.n, 0}; }},
-      {"quantize_f64", false,
+      {"quantize_f64", Encoded::any,
        [](const Set& s, O& o) {
          o.returned = s.quantize_f64(o.f64.data(), o.n, 0.75, o.q_max / 0.75, o.q_max, nullptr,
                                      o.quantized.data());
        },
        [](const O& o) { return Work{o.n, 10 * o.n, 0, 0}; }},
-      {"pack_fields", true,
+      {"pack_fields", Encoded::packed,
        [](const Set& s, O& o) { s.pack_fields(o.narrow.data(), o.n, *o.pack, o.residues.data()); },
        [](const O& o) {
          return Work{o.fields * o.n, (2 * o.fields + 8 * o.primes) * o.n, 0,
                      o.pack->limbs * o.primes * o.n};
        }},
-      {"unpack_fields", true,
+      {"unpack_fields", Encoded::packed,
        [](const Set& s, O& o) {
          o.returned = s.unpack_fields(o.residues.data(), o.n, *o.pack, o.limits, o.wide.data());
        },
@@ -254,21 +285,38 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
          return Work{o.fields * o.n, (4 * o.fields + 8 * o.primes) * o.n, 0,
                      o.primes * (o.primes - 1) / 2 * o.n};
        }},
-      {"dequantize", false,
+      {"dequantize", Encoded::any,
        [](const Set& s, O& o) {
          s.dequantize(o.wide.data(), o.n, o.q_max, 0.75 / o.q_max, o.values.data());
        },
        [](const O& o) { return Work{o.n, 8 * o.n, 0, 0}; }},
-      {"pack_bits", false,
+      {"slots_to_coefficients", Encoded::slots,
+       [](const Set& s, O& o) {
+         s.slots_to_coefficients(o.f64.data(), *o.slots, 0x1p40, o.coefficients.data());
+       },
+       [](const O& o) { return Work{o.n / 2, 12 * o.n, 0, 0}; }},
+      // The kernel overwrites its input: what is timed begins with a copy of it.
+      {"coefficients_to_slots", Encoded::slots,
+       [](const Set& s, O& o) {
+         std::memcpy(o.coefficients.data(), o.f64.data(), o.n * sizeof(double));
+         s.coefficients_to_slots(o.coefficients.data(), *o.slots, o.rows.data());
+       },
+       [](const O& o) { return Work{o.n / 2, 28 * o.n, 0, 0}; }},
+      {"round_to_integers", Encoded::any,
+       [](const Set& s, O& o) {
+         o.returned = s.round_to_integers(o.coefficients.data(), o.n, o.integers.data());
+       },
+       [](const O& o) { return Work{o.n, 16 * o.n, 0, 0}; }},
+      {"pack_bits", Encoded::any,
        [](const Set& s, O& o) { s.pack_bits(o.x.data(), o.n, o.modulus.bits, o.bits.data()); },
        [](const O& o) { return Work{o.n, 8 * o.n + o.bits.size(), 0, 0}; }},
-      {"unpack_bits", false,
+      {"unpack_bits", Encoded::any,
        [](const Set& s, O& o) { s.unpack_bits(o.bits.data(), o.n, o.modulus.bits, o.z.data()); },
        [](const O& o) { return Work{o.n, 8 * o.n + o.bits.size(), 0, 0}; }},
-      {"find_not_below", false,
+      {"find_not_below", Encoded::any,
        [](const Set& s, O& o) { o.returned = s.find_not_below(o.y.data(), o.n, o.modulus.p); },
        [](const O& o) { return Work{o.n, 8 * o.n, 0, 0}; }},
-      {"crc32c", false,
+      {"crc32c", Encoded::any,
        [](const Set& s, O& o) { o.returned = s.crc32c(0, o.random.data(), o.random.size()); },
        [](const O& o) { return Work{o.random.size(), o.random.size(), 0, 0}; }},
   };
@@ -296,10 +344,15 @@ std::unique_ptr<KernelBench::Operands> KernelBench::prepare() const {
   return operands;
 }
 
+bool KernelBench::has_tables(const Entry& entry) const {
+  if (entry.needs == Encoded::packed) return operands_->pack != nullptr;
+  return entry.needs == Encoded::any || operands_->slots != nullptr;
+}
+
 std::vector<std::string> KernelBench::kernels() const {
   std::vector<std::string> names;
   for (const Entry& e : entries()) {
-    if (!e.packed || operands_->fields > 0) names.emplace_back(e.name);
+    if (has_tables(e)) names.emplace_back(e.name);
   }
   return names;
 }
@@ -307,7 +360,7 @@ std::vector<std::string> KernelBench::kernels() const {
 const KernelBench::Entry& KernelBench::entry(const std::string& kernel) const {
   std::string choices;
   for (const Entry& e : entries()) {
-    if (e.packed && operands_->fields == 0) continue;
+    if (!has_tables(e)) continue;
     if (kernel == e.name) return e;
     choices += choices.empty() ? "" : ", ";
     choices += e.name;

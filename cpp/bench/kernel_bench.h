@@ -29,7 +29,8 @@ class KernelBench {
               std::size_t offset, std::uint64_t seed);
   ~KernelBench();
 
-  /// Names as in simd::KernelTable, and "memcpy" as the yardstick. Packing needs packed encoding.
+  /// Names as in simd::KernelTable, those of the parameters' encoding only, and "memcpy" as the
+  /// yardstick.
   [[nodiscard]] std::vector<std::string> kernels() const;
 
   // The functions below throw Error(parameter) at an unknown kernel, naming the known ones.
@@ -44,6 +45,7 @@ class KernelBench {
   struct Operands;
   struct Entry;
   static const std::vector<Entry>& entries();
+  [[nodiscard]] bool has_tables(const Entry& entry) const;
   [[nodiscard]] const Entry& entry(const std::string& kernel) const;
   [[nodiscard]] std::unique_ptr<Operands> prepare() const;
 

@@ -1,4 +1,4 @@
-"""The only door to ``quancrypt_native``: what clients and the summing side hold of it.
+"""Training's only door to ``quancrypt_native``: what clients and the summing side hold of it.
 
 :class:`Protection` is made once per run by whoever provides keys. It hands a :class:`Protector`
 with the secret key to each client and a :class:`Summer` with public parameters alone to the server.
@@ -81,8 +81,16 @@ class Summer:
         self._sum: qn.Aggregator | None = None
 
     def add(self, data: bytes, weight: int) -> None:
-        """Parse and check one upload and add it ``weight`` times."""
+        """Parse and check one upload and add it ``weight`` times.
+
+        Raises
+        ------
+        MethodError
+            If the upload is a sum: how much a client counts is not the client's to say.
+        """
         update = qn.EncryptedUpdate.from_bytes(data, self._params)
+        if update.weight != 1:
+            raise MethodError(f"an upload claims the weight {update.weight}; a fresh one has 1")
         if self._sum is None:
             self._sum = qn.Aggregator(self._params)
         self._sum.add(update, weight=weight)

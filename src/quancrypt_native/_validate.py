@@ -24,7 +24,8 @@ def integer(name: str, value: object, low: int, high: int) -> int:
 
 def choice(name: str, value: object, allowed: Sequence[object]) -> None:
     """Raise unless ``value`` is one of ``allowed``."""
-    if isinstance(value, bool) or value not in allowed:
+    # Arrays compare element by element, and 8192.0 equals 8192: types first.
+    if isinstance(value, bool) or not isinstance(value, int | str) or value not in allowed:
         options = ", ".join(str(option) for option in allowed)
         raise ParameterError(f"{name} is {value!r}; allowed: {options}")
 

@@ -6,7 +6,7 @@ from quancrypt_native import _core
 from quancrypt_native._validate import integer
 from quancrypt_native.errors import KeyMismatchError, ParameterError
 from quancrypt_native.layout import Layout
-from quancrypt_native.parameters import Parameters
+from quancrypt_native.parameters import Parameters, require_parameters
 from quancrypt_native.update import EncryptedUpdate
 
 _LARGEST_FACTOR = 2**63 - 1
@@ -26,9 +26,7 @@ class Aggregator:
     """
 
     def __init__(self, params: Parameters) -> None:
-        if not isinstance(params, Parameters):
-            raise ParameterError(f"params is a {type(params).__name__}; allowed: Parameters")
-        self._params = params
+        self._params = require_parameters(params)
         self._core: _core.Aggregator | None = None
         self._layout: Layout | None = None
         self._key_id = ""
@@ -124,6 +122,14 @@ def aggregate(
     """
     if isinstance(updates, EncryptedUpdate):
         raise ParameterError("updates is one EncryptedUpdate; allowed: a list of them")
+    if not isinstance(updates, Iterable):
+        raise ParameterError(
+            f"updates is a {type(updates).__name__}; allowed: a list of EncryptedUpdate"
+        )
+    if weights is not None and not (
+        hasattr(weights, "__len__") and hasattr(weights, "__getitem__")
+    ):
+        raise ParameterError(f"weights is a {type(weights).__name__}; allowed: a list of integers")
     aggregator: Aggregator | None = None
     count = 0
     for update in updates:

@@ -24,6 +24,8 @@ ArrayLike = Any
 def as_numpy(x: ArrayLike, name: str | None) -> npt.NDArray[Any]:
     """``x`` as a NumPy array, without a copy where its memory is reachable."""
     label = tensor_label(name)
+    if isinstance(x, np.ma.MaskedArray):  # its hidden values would be encrypted with the rest
+        raise ParameterError(f"{label} is a masked array; allowed: plain arrays, as of x.filled(0)")
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x)
     if hasattr(x, "detach") and hasattr(x, "cpu"):  # a torch tensor, without importing torch
@@ -48,7 +50,9 @@ def floats(x: ArrayLike, name: str | None) -> npt.NDArray[Any]:
         raise ParameterError(
             f"{tensor_label(name)} has dtype {array.dtype}; allowed: float32, float64"
         )
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    native = np.dtype(np.float32 if array.dtype.itemsize == 4 else np.float64)
+    # The core knows NumPy's own dtype objects only; equal ones come from files and byte orders.
+    return array.astype(native, copy=False).view(native)
 
 
 def integers(x: ArrayLike, name: str | None, q_max: int) -> npt.NDArray[np.uint16]:

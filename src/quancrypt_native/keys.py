@@ -11,7 +11,7 @@ from quancrypt_native.errors import (
     ParameterError,
     SecretKeyPickleError,
 )
-from quancrypt_native.parameters import Parameters
+from quancrypt_native.parameters import Parameters, require_parameters
 
 
 class SecretKey:
@@ -66,6 +66,7 @@ class SecretKey:
         WireFormatError, FingerprintError
             If the bytes are damaged or belong to other parameters.
         """
+        require_parameters(params)
         header, secret = sealing.open_sealed(wire.Kind.SECRET_KEY, data, passphrase)
         fields = wire.HeaderReader(header)
         _require_params(fields.hexadecimal("params", 32), params, "secret key")
@@ -118,6 +119,7 @@ class PublicKey:
     @classmethod
     def from_bytes(cls, data: wire.BytesLike, params: Parameters) -> Self:
         """Read :meth:`to_bytes`'s output; safe on bytes from a stranger."""
+        require_parameters(params)
         header, body = wire.parse(data, wire.Kind.PUBLIC_KEY)
         fields = wire.HeaderReader(header)
         _require_params(fields.hexadecimal("params", 32), params, "public key")
@@ -157,8 +159,7 @@ class KeyPair:
 
 def keygen(params: Parameters) -> KeyPair:
     """Generate a key pair from the operating system's randomness."""
-    if not isinstance(params, Parameters):
-        raise ParameterError(f"params is a {type(params).__name__}; allowed: Parameters")
+    require_parameters(params)
     secret = _core.SecretKey.generate(params._core)
     public = PublicKey(params, _core.PublicKey.generate(secret))
     return KeyPair(SecretKey(params, secret, public.key_id), public)
@@ -166,6 +167,7 @@ def keygen(params: Parameters) -> KeyPair:
 
 def require_key(params: Parameters, key: object) -> SecretKey | PublicKey:
     """``key`` if it belongs to ``params``."""
+    require_parameters(params)
     if not isinstance(key, SecretKey | PublicKey):
         raise ParameterError(f"key is a {type(key).__name__}; allowed: SecretKey, PublicKey")
     if key.params != params:

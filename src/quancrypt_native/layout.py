@@ -107,6 +107,8 @@ class Layout:
         layout = cls(tuple(tensors), single, integers)
         if single and len(tensors) != 1:
             raise WireFormatError(f"a single array with {len(tensors)} tensors")
+        if single and tensors[0].name:
+            raise WireFormatError(f"a single array named '{tensors[0].name[:60]}'")
         if layout.values > MAX_VALUES:
             raise WireFormatError(f"{layout.values} values are too many; allowed: {MAX_VALUES}")
         return layout

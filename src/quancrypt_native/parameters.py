@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, cast
 
@@ -107,11 +107,12 @@ class Parameters:
         max_weight = integer("max_weight", max_weight, 1, 65536)
         security = integer("security", security, 128, 256)
         choice("security", security, _search.SECURITY_LEVELS)
-        if key_mode == "threshold":
+        if str(key_mode) == "threshold":
             raise ParameterError(
                 "key_mode 'threshold' is not part of this version; allowed: symmetric, public"
             )
         choice("key_mode", key_mode, _search.KEY_MODES)
+        max_poly_degree = integer("max_poly_degree", max_poly_degree, 1024, 32768)
         choice("max_poly_degree", max_poly_degree, _search.DEGREES)
         if values is not None:
             values = integer("values", values, 1, 2**48)
@@ -162,21 +163,26 @@ class Parameters:
         security, max_weight
             As in :meth:`for_aggregation`.
         """
+        poly_degree = integer("poly_degree", poly_degree, 1024, 32768)
         choice("poly_degree", poly_degree, _search.DEGREES)
+        security = integer("security", security, 128, 256)
         choice("security", security, _search.SECURITY_LEVELS)
+        if not isinstance(coeff_modulus_bits, Iterable):
+            raise ParameterError(
+                f"coeff_modulus_bits is {coeff_modulus_bits!r}; allowed: a list of integers"
+            )
         sizes = [integer("coeff_modulus_bits", b, 2, 60) for b in coeff_modulus_bits]
         scale_bits = integer("scale_bits", scale_bits, 1, 60)
         max_weight = integer("max_weight", max_weight, 1, 65536)
-        primes: list[int] = []
-        for (
-            size
-        ) in sizes:  # the order of the sizes; primes of one size in falling order, as in SEAL
-            found = _core.find_primes(poly_degree, size, 1, primes)
-            if not found:
+        # As SEAL's CoeffModulus::Create: the largest primes of each size, smallest of them first.
+        left = {size: _core.find_primes(poly_degree, size, sizes.count(size)) for size in sizes}
+        for size in sizes:
+            if len(left[size]) < sizes.count(size):
                 raise ParameterError(
-                    f"there is no further {size}-bit prime for poly_degree {poly_degree}"
+                    f"there are {len(left[size])} {size}-bit primes for poly_degree {poly_degree}; "
+                    f"coeff_modulus_bits asks for {sizes.count(size)}"
                 )
-            primes += found
+        primes = [left[size].pop() for size in sizes]
         return cls(
             _Literal(
                 encoding="slots",
@@ -370,6 +376,13 @@ class Parameters:
         return self
 
 
+def require_parameters(params: object) -> Parameters:
+    """``params`` if it is a :class:`Parameters`."""
+    if not isinstance(params, Parameters):
+        raise ParameterError(f"params is a {type(params).__name__}; allowed: Parameters")
+    return params
+
+
 def _check_exactness(literal: _Literal) -> None:
     """Refuse a literal whose sums could come out wrong. SEAL and the core check the rest."""
     choice("encoding", literal.encoding, ("packed", "slots"))
@@ -377,6 +390,8 @@ def _check_exactness(literal: _Literal) -> None:
     if literal.encoding == "slots":
         if any((literal.bits, literal.fields, literal.field_bits, literal.guard_bits)):
             raise ParameterError("slots have no bits, fields or guard bits")
+        if literal.noise_bound:
+            raise ParameterError("slots have no noise_bound")
         return
     if literal.scale_bits:
         raise ParameterError("packed encoding has no scale_bits")

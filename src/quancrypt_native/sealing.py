@@ -44,9 +44,9 @@ def _check_passphrase(passphrase: object) -> bytes:
     return bytes(passphrase)
 
 
-def _authenticated(kind: wire.Kind, header: dict[str, Any]) -> bytes:
-    # The frame's prefix as it will stand in the file, body length included.
-    return wire.prefix(kind, header, _TAG_BYTES)
+def _authenticated(kind: wire.Kind, header: dict[str, Any], body_bytes: int) -> bytes:
+    # The frame's prefix as it stands in the file, body length included.
+    return wire.prefix(kind, header, body_bytes)
 
 
 def seal(
@@ -67,7 +67,8 @@ def seal(
         "nonce": nonce.hex(),
     }
     key = _derive(passphrase, salt, _SCRYPT_N, _SCRYPT_R, _SCRYPT_P)
-    body = _aes_gcm(key).encrypt(nonce, bytes(secret), _authenticated(kind, header))
+    authenticated = _authenticated(kind, header, len(secret) + _TAG_BYTES)
+    body = _aes_gcm(key).encrypt(nonce, secret, authenticated)  # no copy that nobody wipes
     return wire.frame(kind, header, body)
 
 
@@ -83,7 +84,7 @@ def open_sealed(
     """
     passphrase = _check_passphrase(passphrase)
     header, body = wire.parse(data, kind)
-    authenticated = _authenticated(kind, header)
+    authenticated = _authenticated(kind, header, len(body))
     fields = wire.HeaderReader(header)
     if fields.text("kdf") != "scrypt" or fields.text("cipher") != "aes-256-gcm":
         raise WireFormatError("the key file uses an unknown derivation or cipher")

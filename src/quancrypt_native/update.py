@@ -9,7 +9,7 @@ import numpy.typing as npt
 from quancrypt_native import _core, wire
 from quancrypt_native.errors import CapacityError, FingerprintError, WireFormatError
 from quancrypt_native.layout import MAX_TENSORS, Layout, shapes_of
-from quancrypt_native.parameters import Parameters
+from quancrypt_native.parameters import Parameters, require_parameters
 
 _KEY_ID_DIGITS = 32
 
@@ -116,6 +116,7 @@ class EncryptedUpdate:
         CapacityError
             The weight exceeds the parameters' ``max_weight``.
         """
+        require_parameters(params)
         header, body = wire.parse(data, wire.Kind.UPDATE)
         fields = wire.HeaderReader(header)
         fingerprint = fields.hexadecimal("params", 32)

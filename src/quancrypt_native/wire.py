@@ -88,9 +88,9 @@ def parse(data: BytesLike, kind: Kind) -> tuple[dict[str, Any], memoryview]:
     if version != VERSION:
         raise WireFormatError(f"format version {version} is not supported; supported: {VERSION}")
     if found_kind != kind:
-        names = {k.value: k.name.lower().replace("_", " ") for k in Kind}
-        found = names.get(found_kind, f"object of unknown kind {found_kind}")
-        raise WireFormatError(f"these bytes hold a {found}, not a {names[kind]}")
+        names = {k.value: f"kind {k.name.lower().replace('_', ' ')}" for k in Kind}
+        found = names.get(found_kind, f"the unknown kind {found_kind}")
+        raise WireFormatError(f"these bytes hold {found}; expected {names[kind]}")
     room = len(view) - _PREFIX.size - _TRAILER.size
     if header_bytes > MAX_HEADER_BYTES:
         raise WireFormatError(

@@ -1,10 +1,13 @@
-"""``quancrypt simulate`` as a user runs it."""
+"""``quancrypt`` as a whole, and ``quancrypt simulate``, as a user runs them."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,59 @@ from quancrypt_fl.cli.app import run
 from quancrypt_fl.config import QuanCryptConfig
 
 SMALL = ["simulate", "--clients", "2", "--rounds", "1", "--local-epochs", "1"]
+
+
+COMMANDS = [
+    "doctor",
+    "plan",
+    "simulate",
+    "keygen",
+    "encrypt",
+    "aggregate",
+    "decrypt",
+    "inspect",
+]
+
+
+def test_help_lists_commands_in_the_order_of_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = [line.split()[1] for line in lines if re.match(r"│ [a-z]", line)]
+    assert [command for command in listed if command in COMMANDS] == COMMANDS
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "simulate"])
+def test_help_of_a_command_has_an_example(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"   quancrypt {command}" in shown.partition("Example:")[2]
+    assert "--json" in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr() == (f"quancrypt-native {version('quancrypt-native')}\n", "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_defect_of_ours(unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "quancrypt_fl", "doctor"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 141
+    assert done.stderr == b""
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -220,6 +220,9 @@ def test_sums_of_nothing_and_of_too_much() -> None:
     server.add(upload, 3)
     with pytest.raises(qn.CapacityError):
         server.add(upload, 2)
+    claimed = qn.EncryptedUpdate.from_bytes(server.result(), server._params)
+    with pytest.raises(MethodError, match="claims the weight 3"):
+        server.add(claimed.to_bytes(), 1)
     other = Protection(bits=8, max_weight=8, security=128, values=10)
     with pytest.raises(qn.KeyMismatchError):
         Summer(other.server()._params).add(upload, 1)

@@ -7,7 +7,7 @@
 namespace quancrypt::simd::sse42 {
 namespace {
 
-constexpr std::size_t kChain = 1024;  // bytes of one chain
+constexpr std::size_t kChain = 1024;  // bytes of one chain, a power of two
 constexpr std::uint32_t kPolynomial = 0x82F63B78;
 
 /// table[k][b]: byte k of a checksum with value b, advanced over kChain zero bytes.
@@ -15,12 +15,15 @@ struct Advance {
   std::uint32_t table[4][256];
 
   constexpr Advance() : table{} {
-    std::uint32_t single[32] = {};
-    for (int bit = 0; bit < 32; ++bit) {
-      std::uint32_t crc = std::uint32_t{1} << bit;
-      for (std::size_t i = 0; i < 8 * kChain; ++i)
-        crc = (crc >> 1) ^ (kPolynomial & (0U - (crc & 1)));
-      single[bit] = crc;
+    // single[b]: the checksum 1 << b advanced by one zero bit, then by twice as many again and again.
+    std::uint32_t single[32] = {kPolynomial};
+    for (int bit = 1; bit < 32; ++bit) single[bit] = std::uint32_t{1} << (bit - 1);
+    for (std::size_t bits = 1; bits < 8 * kChain; bits *= 2) {
+      std::uint32_t twice[32] = {};
+      for (int bit = 0; bit < 32; ++bit) {
+        for (int k = 0; k < 32; ++k) twice[bit] ^= single[bit] >> k & 1 ? single[k] : 0;
+      }
+      for (int bit = 0; bit < 32; ++bit) single[bit] = twice[bit];
     }
     for (int k = 0; k < 4; ++k) {
       for (int byte = 0; byte < 256; ++byte) {

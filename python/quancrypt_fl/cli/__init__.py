@@ -1,4 +1,9 @@
-"""The ``quancrypt`` command."""
+"""The ``quancrypt`` command.
+
+Commands that are about encryption itself (plan, doctor, keygen and the rest on files) use
+``quancrypt_native`` directly. Those that train go through :mod:`quancrypt_fl.protect`, which is the
+only other module that may.
+"""
 
 from __future__ import annotations
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from quancrypt_fl.cli.aggregate import aggregate
+from quancrypt_fl.cli.bench import bench
+from quancrypt_fl.cli.decrypt import decrypt
+from quancrypt_fl.cli.doctor import doctor
+from quancrypt_fl.cli.encrypt import encrypt
+from quancrypt_fl.cli.inspect import inspect
+from quancrypt_fl.cli.keygen import keygen
+from quancrypt_fl.cli.plan import plan
 from quancrypt_fl.cli.simulate import simulate
+from quancrypt_fl.cli.text import printable
 from quancrypt_fl.errors import FederatedError
-from quancrypt_fl.protect import QuanCryptError
+from quancrypt_native import QuanCryptError, __version__
 
 __all__ = ["app", "run"]
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141  # as a shell reports a process that SIGPIPE ended
 
 app = typer.Typer(
     name="quancrypt",
@@ -22,12 +34,34 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+# In the order of use, which is the order of `quancrypt --help`.
+app.command()(doctor)
+app.command()(plan)
 app.command()(simulate)
+app.command()(keygen)
+app.command()(encrypt)
+app.command()(aggregate)
+app.command()(decrypt)
+app.command()(inspect)
+app.command()(bench)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"quancrypt-native {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def _commands() -> None:
-    """Keeps ``simulate`` a command of its own while it is the only one."""
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +72,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         status = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:
         return _fail(error.format_message())
-    except (FederatedError, QuanCryptError, OSError) as error:
+    except BrokenPipeError:
+        # The reader of our output is gone; what is still buffered has nowhere to go at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except SystemExit as error:
+        # Typer's own answer to a pipe that closes while a command prints: it asks to exit with 1.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return BROKEN_PIPE
+    except OSError as error:
+        return _fail(_describe(error))
+    except (FederatedError, QuanCryptError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         print("quancrypt: interrupted", file=sys.stderr)
@@ -48,7 +94,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _describe(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
 def _fail(message: str) -> int:
     line = " ".join(message.split()) or "no command given; see quancrypt --help"
-    print(f"quancrypt: {line}", file=sys.stderr)
+    print(f"quancrypt: {printable(line)}", file=sys.stderr)
     return USAGE_ERROR

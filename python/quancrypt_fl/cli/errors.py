@@ -1,0 +1,25 @@
+"""What stops a command: one line for the user, exit status 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quancrypt_fl.errors import FederatedError
+from quancrypt_native import QuanCryptError
+
+__all__ = ["CommandError", "naming"]
+
+
+class CommandError(FederatedError, ValueError):
+    """A file, an option or a passphrase does not allow what a command was asked to do."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file that is being worked on in front of an error of the native package."""
+    try:
+        yield
+    except QuanCryptError as error:
+        raise CommandError(f"{path}: {error}") from error

@@ -1,0 +1,77 @@
+"""Where a passphrase comes from: a descriptor, the environment, or a hidden prompt.
+
+Never an argument: other users of a machine can see those.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import warnings
+from pathlib import Path
+
+from quancrypt_fl.cli.errors import CommandError
+
+__all__ = ["VARIABLE", "read_passphrase"]
+
+VARIABLE = "QUANCRYPT_PASSPHRASE"
+_LONGEST = 65_536  # bytes; a descriptor that never ends must not fill the memory
+
+
+def read_passphrase(path: Path, descriptor: int | None, *, new: bool = False) -> bytes:
+    """The passphrase of a key file.
+
+    Parameters
+    ----------
+    path
+        The key file, for the prompt.
+    descriptor
+        ``--passphrase-fd``: its first line counts. It goes before ``QUANCRYPT_PASSPHRASE``, and
+        that before a prompt.
+    new
+        Whether the file is about to be made: a prompt then asks twice.
+    """
+    if descriptor is not None:
+        return _checked(_first_line(descriptor), f"--passphrase-fd {descriptor}")
+    if VARIABLE in os.environ:
+        return _checked(os.fsencode(os.environ[VARIABLE]), VARIABLE)
+    given = _checked(_ask(f"Passphrase for {path}: "), "the passphrase")
+    if new and _ask("The same again: ") != given:
+        raise CommandError("the two passphrases differ")
+    return given
+
+
+def _checked(passphrase: bytes, source: str) -> bytes:
+    if not passphrase:
+        raise CommandError(f"{source} is empty; a passphrase has at least one character")
+    return passphrase
+
+
+def _first_line(descriptor: int) -> bytes:
+    line = bytearray()
+    try:
+        while b"\n" not in line and len(line) <= _LONGEST:
+            block = os.read(descriptor, 4096)
+            if not block:
+                break
+            line += block
+    except OSError as error:
+        raise CommandError(f"--passphrase-fd {descriptor}: {error.strerror}") from error
+    if len(line) > _LONGEST:
+        raise CommandError(f"--passphrase-fd {descriptor}: more than {_LONGEST} bytes")
+    return bytes(line).partition(b"\n")[0].removesuffix(b"\r")
+
+
+def _ask(prompt: str) -> bytes:
+    with warnings.catch_warnings():
+        # Where it cannot turn the echo off, getpass warns and reads what everybody sees.
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return os.fsencode(getpass.getpass(prompt))
+        except getpass.GetPassWarning:
+            raise CommandError(
+                "there is no terminal to ask for the passphrase: "
+                f"set {VARIABLE} or give --passphrase-fd"
+            ) from None
+        except EOFError:
+            raise CommandError("no passphrase was given") from None
