@@ -1,4 +1,5 @@
 #include "bindings/bound.h"
+#include "bindings/frame.h"
 #include "rlwe/aggregator.h"
 
 namespace quancrypt::bindings {
@@ -11,13 +12,14 @@ void add(Aggregator& aggregator, const ByteArray& body, const std::optional<std:
   aggregator.add(view, own_weight, factor);
 }
 
-ByteArray result(const Aggregator& aggregator) {
-  ByteArray body(static_cast<py::ssize_t>(
-      body_bytes(*aggregator.parameters(), aggregator.ciphertexts(), false)));
-  std::uint8_t* out = body.mutable_data();
-  const py::gil_scoped_release release;
-  aggregator.write(out);
-  return body;
+py::bytes result(const Aggregator& aggregator, const py::bytes& prefix) {
+  Frame frame(prefix, body_bytes(*aggregator.parameters(), aggregator.ciphertexts(), false));
+  {
+    const py::gil_scoped_release release;
+    aggregator.write(frame.body());
+    frame.seal();
+  }
+  return std::move(frame).bytes();
 }
 
 void check_body(const BoundParameters& p, const ByteArray& body, std::size_t ciphertexts,
@@ -38,7 +40,7 @@ void bind_aggregation(py::module_& m) {
            py::arg("parameters"), py::arg("ciphertexts"))
       .def("add", &add, py::arg("body"), py::arg("seed").none(true), py::arg("own_weight"),
            py::arg("factor"))
-      .def("result", &result)
+      .def("result", &result, py::arg("prefix"))
       .def_property_readonly("weight", &Aggregator::weight);
   m.def("check_body", &check_body, py::arg("parameters"), py::arg("body"), py::arg("ciphertexts"),
         py::arg("seeded"));

@@ -2,6 +2,7 @@
 
 #include "base/thread_pool.h"
 #include "bindings/bound.h"
+#include "bindings/frame.h"
 #include "packing/quantize_pack.h"
 #include "packing/unpack_dequantize.h"
 #include "rlwe/decryptor.h"
@@ -31,49 +32,51 @@ std::vector<InputSegment> to_segments(const std::vector<std::pair<py::array, dou
   return segments;
 }
 
-/// Encrypts with either key: a seeded body and its seed, or an unseeded body and None.
-std::pair<ByteArray, py::object> encrypt(const SecretKey* secret, const PublicKey* public_key,
-                                         PlaintextSource& source, std::size_t values) {
+/// Encrypts with either key into a frame after `prefix`; `public_seed` for a secret key only.
+Frame encrypt(const SecretKey* secret, const PublicKey* public_key,
+              const std::optional<std::string>& public_seed, PlaintextSource& source,
+              std::size_t values, const py::bytes& prefix) {
   const Parameters& parameters =
       secret != nullptr ? *secret->parameters() : *public_key->parameters();
+  if ((secret != nullptr) != public_seed.has_value()) {
+    throw Error(ErrorCode::parameter, "a seed belongs to a secret key");
+  }
   const std::size_t ciphertexts = parameters.ciphertext_count(values);
-  ByteArray body(static_cast<py::ssize_t>(body_bytes(parameters, ciphertexts, secret != nullptr)));
-  std::uint8_t* out = body.mutable_data();
+  Frame frame(prefix, body_bytes(parameters, ciphertexts, secret != nullptr));
   const SecretSeed noise_seed;
-  if (secret == nullptr) {
-    const py::gil_scoped_release release;
-    encrypt_public(*public_key, source, ciphertexts, noise_seed.get(), out);
-    return {std::move(body), py::none()};
+  const Seed seed = public_seed ? to_seed(*public_seed) : Seed{};
+  const py::gil_scoped_release release;
+  if (secret != nullptr) {
+    encrypt_symmetric(*secret, source, ciphertexts, seed, noise_seed.get(), frame.body());
+  } else {
+    encrypt_public(*public_key, source, ciphertexts, noise_seed.get(), frame.body());
   }
-  const Seed seed = fresh_seed();
-  {
-    const py::gil_scoped_release release;
-    encrypt_symmetric(*secret, source, ciphertexts, seed, noise_seed.get(), out);
-  }
-  return {std::move(body), to_bytes(seed)};
+  frame.seal();
+  return frame;
 }
 
-/// Returns (body, seed or None, number of the first NaN or infinity or -1).
-py::tuple encrypt_packed(const BoundParameters& p, const SecretKey* secret,
-                         const PublicKey* public_key,
-                         const std::vector<std::pair<py::array, double>>& arrays,
-                         const std::optional<std::string>& dither_seed) {
+/// The frame, or the number of the first NaN or infinity.
+py::object encrypt_packed(const BoundParameters& p, const SecretKey* secret,
+                          const PublicKey* public_key,
+                          const std::optional<std::string>& public_seed,
+                          const std::vector<std::pair<py::array, double>>& arrays,
+                          const std::optional<std::string>& dither_seed, const py::bytes& prefix) {
   std::optional<Seed> dither;
   if (dither_seed) dither = to_seed(*dither_seed);
   QuantizePackSource source(p.core->layout(), p.core->degree(), to_segments(arrays),
                             p.core->q_max(), dither, num_threads());
-  auto [body, seed] = encrypt(secret, public_key, source, source.value_count());
-  if (source.first_bad() == source.value_count()) return py::make_tuple(body, seed, -1);
-  return py::make_tuple(py::none(), py::none(), source.first_bad());
+  Frame frame = encrypt(secret, public_key, public_seed, source, source.value_count(), prefix);
+  if (source.first_bad() != source.value_count()) return py::int_(source.first_bad());
+  return std::move(frame).bytes();
 }
 
-py::tuple encrypt_slots(const BoundParameters& p, const SecretKey* secret,
-                        const PublicKey* public_key,
-                        const py::array_t<double, py::array::c_style>& values) {
+py::bytes encrypt_slots(const BoundParameters& p, const SecretKey* secret,
+                        const PublicKey* public_key, const std::optional<std::string>& public_seed,
+                        const py::array_t<double, py::array::c_style>& values,
+                        const py::bytes& prefix) {
   const auto count = static_cast<std::size_t>(values.size());
   SlotSource source(p.core->slot_layout(), values.data(), count, num_threads());
-  auto [body, seed] = encrypt(secret, public_key, source, count);
-  return py::make_tuple(body, seed);
+  return encrypt(secret, public_key, public_seed, source, count, prefix).bytes();
 }
 
 /// One array for each count: float32, or int64 with `integers`.
@@ -140,9 +143,11 @@ py::tuple quantize(const py::array& values, double clip, std::int32_t q_max) {
 
 void bind_encryption(py::module_& m) {
   m.def("encrypt_packed", &encrypt_packed, py::arg("parameters"), py::arg("secret").none(true),
-        py::arg("public_key").none(true), py::arg("segments"), py::arg("dither_seed").none(true));
+        py::arg("public_key").none(true), py::arg("public_seed").none(true), py::arg("segments"),
+        py::arg("dither_seed").none(true), py::arg("prefix"));
   m.def("encrypt_slots", &encrypt_slots, py::arg("parameters"), py::arg("secret").none(true),
-        py::arg("public_key").none(true), py::arg("values"));
+        py::arg("public_key").none(true), py::arg("public_seed").none(true), py::arg("values"),
+        py::arg("prefix"));
   m.def("decrypt_packed", &decrypt_packed, py::arg("parameters"), py::arg("secret"),
         py::arg("body"), py::arg("seed").none(true), py::arg("weight"), py::arg("counts"),
         py::arg("factors"), py::arg("integers"));

@@ -26,6 +26,14 @@ class Aggregator {
   void write(std::uint8_t* body) const;
 
  private:
+  void add_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
+                      std::vector<std::uint64_t>& scratch);
+  /// Undoes add_ciphertext.
+  void subtract_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
+                           std::vector<std::uint64_t>& scratch);
+  /// Adds `factor` times both polynomials [2][data primes][degree] of ciphertext `index`.
+  void add_rows(std::size_t index, std::uint64_t factor, const std::uint64_t* residues);
+
   ParametersPtr parameters_;
   std::size_t ciphertexts_;
   std::uint64_t weight_ = 0;

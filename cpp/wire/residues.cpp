@@ -24,16 +24,23 @@ void pack_polynomial(const RnsRing& ring, std::size_t primes, const std::uint64_
 
 void unpack_polynomial(const RnsRing& ring, std::size_t primes, const std::uint8_t* in,
                        std::uint64_t* residues) {
+  // Piece by piece, so that the check reads what still lies in the L1 cache.
+  constexpr std::size_t kPiece = 512;
+  const simd::KernelTable& kernels = simd::kernels();
   const std::size_t n = ring.degree();
   for (std::size_t i = 0; i < primes; ++i) {
-    std::uint64_t* out = residues + i * n;
-    simd::kernels().unpack_bits(in, n, ring.modulus(i).bits, out);
-    const std::size_t bad = simd::kernels().find_not_below(out, n, ring.modulus(i).p);
-    if (bad != n) {
-      throw Error(ErrorCode::wire_format, "residue " + std::to_string(bad) + " modulo prime " +
-                                              std::to_string(i) + " is not below the prime");
+    const Modulus& modulus = ring.modulus(i);
+    for (std::size_t done = 0; done < n; done += kPiece) {
+      std::uint64_t* out = residues + i * n + done;
+      kernels.unpack_bits(in, kPiece, modulus.bits, out);
+      const std::size_t bad = kernels.find_not_below(out, kPiece, modulus.p);
+      if (bad != kPiece) {
+        throw Error(ErrorCode::wire_format, "residue " + std::to_string(done + bad) +
+                                                " modulo prime " + std::to_string(i) +
+                                                " is not below the prime");
+      }
+      in += kPiece / 8 * modulus.bits;
     }
-    in += n / 8 * ring.modulus(i).bits;
   }
 }
 

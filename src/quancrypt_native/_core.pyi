@@ -50,7 +50,7 @@ class Aggregator:
     def add(
         self, body: npt.NDArray[np.uint8], seed: bytes | None, own_weight: int, factor: int
     ) -> None: ...
-    def result(self) -> npt.NDArray[np.uint8]: ...
+    def result(self, prefix: bytes) -> bytes: ...
     @property
     def weight(self) -> int: ...
 
@@ -79,15 +79,19 @@ def encrypt_packed(
     parameters: Parameters,
     secret: SecretKey | None,
     public_key: PublicKey | None,
+    public_seed: bytes | None,
     segments: list[tuple[npt.NDArray[Any], float]],
     dither_seed: bytes | None,
-) -> tuple[npt.NDArray[np.uint8] | None, bytes | None, int]: ...
+    prefix: bytes,
+) -> bytes | int: ...
 def encrypt_slots(
     parameters: Parameters,
     secret: SecretKey | None,
     public_key: PublicKey | None,
+    public_seed: bytes | None,
     values: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.uint8], bytes | None]: ...
+    prefix: bytes,
+) -> bytes: ...
 def decrypt_packed(
     parameters: Parameters,
     secret: SecretKey,

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from quancrypt_native import _core
+from quancrypt_native import _core, wire
 from quancrypt_native._validate import integer
 from quancrypt_native.errors import KeyMismatchError, ParameterError
 from quancrypt_native.layout import Layout
 from quancrypt_native.parameters import Parameters, require_parameters
-from quancrypt_native.update import EncryptedUpdate
+from quancrypt_native.update import EncryptedUpdate, update_prefix
 
 _LARGEST_FACTOR = 2**63 - 1
 
@@ -47,7 +47,7 @@ class Aggregator:
         """Number of updates so far."""
         return self._count
 
-    def add(self, update: EncryptedUpdate, weight: int = 1) -> None:
+    def add(self, update: EncryptedUpdate | wire.BytesLike, weight: int = 1) -> None:
         """Add ``weight * update``.
 
         Parameters
@@ -67,9 +67,13 @@ class Aggregator:
             If names, shapes or clip bounds differ (naming the tensor), or the weight is not a
             positive integer.
         """
-        if not isinstance(update, EncryptedUpdate):
-            raise ParameterError(f"update is a {type(update).__name__}; allowed: EncryptedUpdate")
         factor = integer("weight", weight, 1, _LARGEST_FACTOR)
+        if isinstance(update, bytes | bytearray | memoryview):
+            update = EncryptedUpdate.parse(update, self._params)
+        if not isinstance(update, EncryptedUpdate):
+            raise ParameterError(
+                f"update is a {type(update).__name__}; allowed: EncryptedUpdate or bytes"
+            )
         if update.params != self._params:
             raise KeyMismatchError(
                 f"the update was made with parameters {update.params.fingerprint}, "
@@ -98,9 +102,8 @@ class Aggregator:
         """
         if self._core is None or self._layout is None:
             raise ParameterError("nothing was added: a sum needs at least one update")
-        return EncryptedUpdate(
-            self._params, self._key_id, self._layout, self._core.weight, None, self._core.result()
-        )
+        about = (self._params, self._key_id, self._layout, self._core.weight, None)
+        return EncryptedUpdate(*about, self._core.result(update_prefix(*about)))
 
 
 def aggregate(

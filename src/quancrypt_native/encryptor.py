@@ -11,7 +11,7 @@ from quancrypt_native.errors import ParameterError
 from quancrypt_native.keys import PublicKey, SecretKey, require_key
 from quancrypt_native.layout import Layout
 from quancrypt_native.parameters import Parameters
-from quancrypt_native.update import EncryptedUpdate
+from quancrypt_native.update import EncryptedUpdate, update_prefix
 
 
 class Encryptor:
@@ -125,6 +125,11 @@ class Encryptor:
         segments = [(arrays.flat(value), 1.0) for value in values.values()]
         return self._encrypt_packed(segments, layout, None)
 
+    def _about(self, layout: Layout) -> tuple[Parameters, str, Layout, int, bytes | None]:
+        """What an update says of itself; with a secret key a fresh public seed of its own."""
+        seed = secrets.token_bytes(32) if isinstance(self._key, SecretKey) else None
+        return self._params, self._key.key_id, layout, 1, seed
+
     def _core_keys(self) -> tuple[_core.SecretKey | None, _core.PublicKey | None]:
         if isinstance(self._key, SecretKey):
             return self._key._core, None
@@ -133,12 +138,18 @@ class Encryptor:
     def _encrypt_packed(
         self, segments: list[tuple[Any, float]], layout: Layout, dither: bytes | None
     ) -> EncryptedUpdate:
-        body, seed, bad = _core.encrypt_packed(
-            self._params._core, *self._core_keys(), segments, dither
+        about = self._about(layout)
+        frame = _core.encrypt_packed(
+            self._params._core,
+            *self._core_keys(),
+            about[-1],
+            segments,
+            dither,
+            update_prefix(*about),
         )
-        if body is None:
-            raise _not_finite(layout, bad)
-        return EncryptedUpdate(self._params, self._key.key_id, layout, 1, seed, body)
+        if isinstance(frame, int):
+            raise _not_finite(layout, frame)
+        return EncryptedUpdate(*about, frame)
 
     def _encrypt_slots(
         self, values: list[Any], bounds: list[float | None], layout: Layout
@@ -163,8 +174,11 @@ class Encryptor:
                 f"{layout.locate(position)} is {flat[position]:g}; these slots hold values up to "
                 f"{limit:g} in sums of weight {self._params.max_weight}"
             )
-        body, seed = _core.encrypt_slots(self._params._core, *self._core_keys(), flat)
-        return EncryptedUpdate(self._params, self._key.key_id, layout, 1, seed, body)
+        about = self._about(layout)
+        frame = _core.encrypt_slots(
+            self._params._core, *self._core_keys(), about[-1], flat, update_prefix(*about)
+        )
+        return EncryptedUpdate(*about, frame)
 
 
 def _bytes_of(rng: object) -> bytes:

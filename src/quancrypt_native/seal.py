@@ -7,12 +7,12 @@ between strangers is :meth:`EncryptedUpdate.to_bytes`, which this package parses
 import struct
 from collections.abc import Sequence
 
-from quancrypt_native import _core
+from quancrypt_native import _core, wire
 from quancrypt_native._validate import integer
 from quancrypt_native.errors import CapacityError, KeyMismatchError, ParameterError
 from quancrypt_native.keys import PublicKey, SecretKey
 from quancrypt_native.parameters import Parameters, require_parameters
-from quancrypt_native.update import EncryptedUpdate
+from quancrypt_native.update import EncryptedUpdate, update_header
 
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, own size, major, minor, compression, 0, stream size
 _MAGIC = 0xA15E
@@ -90,7 +90,9 @@ def import_ciphertexts(
     for index, blob in enumerate(blobs):
         _require(f"blob {index}", blob, bytes)
     body = _core.seal_import_ciphertexts(params._core, [_as_linked(blob) for blob in blobs])
-    return EncryptedUpdate(params, like.key_id, like.layout, weight, None, body)
+    about = (params, like.key_id, like.layout, weight, None)
+    frame = wire.frame(wire.Kind.UPDATE, update_header(*about), body.data)
+    return EncryptedUpdate(*about, frame)
 
 
 def _require(name: str, value: object, kind: type) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from quancrypt_native import _core, wire
 from quancrypt_native.errors import CapacityError, FingerprintError, WireFormatError
@@ -14,6 +13,36 @@ from quancrypt_native.parameters import Parameters, require_parameters
 _KEY_ID_DIGITS = 32
 
 
+def body_bytes(params: Parameters, layout: Layout, *, seeded: bool) -> int:
+    """Bytes of the ciphertexts of an update."""
+    polynomials = params._core.ciphertext_count(layout.values) * (1 if seeded else 2)
+    return polynomials * params._core.polynomial_bytes
+
+
+def update_header(
+    params: Parameters, key_id: str, layout: Layout, weight: int, seed: bytes | None
+) -> dict[str, Any]:
+    """The header fields of a serialized update, in their order."""
+    return {
+        "params": params.fingerprint,
+        "key": key_id,
+        "weight": weight,
+        "single": layout.single,
+        "integers": layout.integers,
+        "tensors": layout.to_header(),
+        "seed": None if seed is None else seed.hex(),
+    }
+
+
+def update_prefix(
+    params: Parameters, key_id: str, layout: Layout, weight: int, seed: bytes | None
+) -> bytes:
+    """All bytes of a serialized update before its body."""
+    header = update_header(params, key_id, layout, weight, seed)
+    size = body_bytes(params, layout, seeded=seed is not None)
+    return wire.prefix(wire.Kind.UPDATE, header, size)
+
+
 class EncryptedUpdate:
     """Ciphertexts of one array or of named tensors, with what a server may know about them.
 
@@ -21,7 +50,7 @@ class EncryptedUpdate:
     the body is public: names, shapes, clip bounds, weight, fingerprints.
     """
 
-    __slots__ = ("_body", "_key_id", "_layout", "_params", "_seed", "_weight")
+    __slots__ = ("_body", "_frame", "_key_id", "_layout", "_params", "_seed", "_weight")
 
     def __init__(
         self,
@@ -30,16 +59,17 @@ class EncryptedUpdate:
         layout: Layout,
         weight: int,
         seed: bytes | None,
-        body: npt.NDArray[np.uint8],
+        frame: bytes,
     ) -> None:
-        """For the package's own use: nothing is validated here."""
+        """For the package's own use, nothing is validated; ``frame`` is the serialized form."""
         self._params = params
         self._key_id = key_id
         self._layout = layout
         self._weight = weight
         self._seed = seed
-        self._body = body
-        self._body.flags.writeable = False
+        self._frame = frame
+        size = body_bytes(params, layout, seeded=seed is not None)
+        self._body = np.frombuffer(frame, np.uint8, size, len(frame) - wire.TRAILER_BYTES - size)
 
     @property
     def params(self) -> Parameters:
@@ -84,28 +114,17 @@ class EncryptedUpdate:
     @property
     def nbytes(self) -> int:
         """Length of :meth:`to_bytes` in bytes."""
-        return wire.frame_bytes(wire.Kind.UPDATE, self._header_fields(), self._body.nbytes)
-
-    def _header_fields(self) -> dict[str, Any]:
-        return {
-            "params": self._params.fingerprint,
-            "key": self._key_id,
-            "weight": self._weight,
-            "single": self._layout.single,
-            "integers": self._layout.integers,
-            "tensors": self._layout.to_header(),
-            "seed": None if self._seed is None else self._seed.hex(),
-        }
+        return len(self._frame)
 
     def to_bytes(self) -> bytes:
-        """Serialize: header, bit-packed residues, checksum."""
-        return wire.frame(wire.Kind.UPDATE, self._header_fields(), self._body.data)
+        """Header, bit-packed residues, checksum: as it was encrypted or parsed, not copied."""
+        return self._frame
 
     @classmethod
     def from_bytes(cls, data: wire.BytesLike, params: Parameters) -> Self:
         """Read :meth:`to_bytes`'s output; safe on bytes from a stranger.
 
-        ``bytes`` are not copied: the update keeps a view of them.
+        ``bytes`` are not copied: the update keeps them.
 
         Raises
         ------
@@ -116,6 +135,13 @@ class EncryptedUpdate:
         CapacityError
             The weight exceeds the parameters' ``max_weight``.
         """
+        update = cls.parse(data, params)
+        _core.check_body(params._core, update._body, update.ciphertexts, update.seeded)
+        return update
+
+    @classmethod
+    def parse(cls, data: wire.BytesLike, params: Parameters) -> Self:
+        """As :meth:`from_bytes`, but residues stay unchecked: for what checks them as it reads."""
         require_parameters(params)
         header, body = wire.parse(data, wire.Kind.UPDATE)
         fields = wire.HeaderReader(header)
@@ -142,11 +168,13 @@ class EncryptedUpdate:
                 raise WireFormatError("a packed update lacks a clip bound")
         elif params.encoding == "slots" and integers:
             raise WireFormatError("slots hold no integers")
-        array = np.frombuffer(body, dtype=np.uint8)
-        count = params._core.ciphertext_count(layout.values)
-        _core.check_body(params._core, array, count, seed is not None)
+        expected = body_bytes(params, layout, seeded=seed is not None)
+        if len(body) != expected:
+            raise WireFormatError(
+                f"the body has {len(body)} bytes; {layout.values} values take {expected}"
+            )
         seed_bytes = None if seed is None else bytes.fromhex(seed)
-        return cls(params, key_id, layout, weight, seed_bytes, array)
+        return cls(params, key_id, layout, weight, seed_bytes, bytes(body.obj))
 
     def __repr__(self) -> str:
         """Public facts only."""

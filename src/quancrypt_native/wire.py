@@ -31,6 +31,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_BODY_BYTES = 2**48
 _PREFIX = struct.Struct("<8sHHQ")
 _TRAILER = struct.Struct("<I")
+TRAILER_BYTES = _TRAILER.size
 
 
 class Kind(IntEnum):
@@ -55,11 +56,6 @@ def frame(kind: Kind, header: dict[str, Any], body: BytesLike) -> bytes:
     head = prefix(kind, header, len(body))
     checksum = _core.crc32c(body, _core.crc32c(head))
     return b"".join((head, body, _TRAILER.pack(checksum)))
-
-
-def frame_bytes(kind: Kind, header: dict[str, Any], body_bytes: int) -> int:
-    """Length of :func:`frame`'s result."""
-    return len(prefix(kind, header, body_bytes)) + body_bytes + _TRAILER.size
 
 
 def parse(data: BytesLike, kind: Kind) -> tuple[dict[str, Any], memoryview]:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.native import oracle
 from tests.native.conftest import Party, packed
 
 import quancrypt_native as qn
+from quancrypt_native import _core
 
 NAN, INF = float("nan"), float("inf")
 
@@ -148,7 +150,8 @@ def refused_additions(
             "one array and an update of named tensors",
         ),
         "an array": (adds(single), qn.ParameterError, "update is a ndarray"),
-        "bytes": (adds(update(small).to_bytes()), qn.ParameterError, "update is a bytes"),
+        "bytes": (adds(update(small).to_bytes()), qn.ParameterError, "expected (2, 3)"),
+        "no bytes of ours": (adds(b"123"), qn.WireFormatError, "truncated"),
         "nothing": (adds(None), qn.ParameterError, "update is a NoneType"),
     }
 
@@ -254,12 +257,35 @@ def test_another_key_does_not_decrypt(small: Party, stranger: Party) -> None:
 
 def test_a_forged_key_identity_does_not_decrypt(small: Party, stranger: Party) -> None:
     """With the label changed to the wrong key, the plaintext shows that it is no sum."""
-    fresh = small.encryptor.encrypt_integers(np.arange(5))
-    relabelled = qn.EncryptedUpdate(
-        small.params, stranger.keys.key_id, fresh.layout, 1, fresh._seed, fresh._body.copy()
-    )
+    header, body = oracle.unframe(small.encryptor.encrypt_integers(np.arange(5)).to_bytes())
+    header["key"] = stranger.keys.key_id
+    del header["body_bytes"]
+    relabelled = qn.EncryptedUpdate.from_bytes(oracle.frame(1, header, body), small.params)
     with pytest.raises(qn.DecryptionError, match="not made with this key"):
         stranger.decryptor.decrypt_integers(relabelled)
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+@pytest.mark.parametrize("seeded", [True, False])
+def test_a_residue_out_of_range_is_taken_off_again(small: Party, weight: int, seeded: bool) -> None:
+    """The last of three ciphertexts is malformed; the first two were added by then."""
+    x = np.linspace(-1, 1, 3 * small.params.values_per_ciphertext)
+    good = small.encryptor.encrypt(x, clip=1.0)
+    total = qn.Aggregator(small.params)
+    total.add(good, weight=2)
+    before = total.result().to_bytes()
+    bad = bytearray((good if seeded else total.result()).to_bytes()[:-4])
+    bad[-8:] = b"\xff" * 8
+    bad += _core.crc32c(bad).to_bytes(4, "little")
+    with pytest.raises(qn.WireFormatError, match="is not below the prime"):
+        qn.EncryptedUpdate.from_bytes(bad, small.params)
+    with pytest.raises(qn.WireFormatError, match="is not below the prime"):
+        total.add(bytes(bad), weight=weight)
+    assert total.weight == 2
+    assert total.result().to_bytes() == before
+    total.add(good.to_bytes())
+    assert total.count == 2
+    assert total.weight == 3
 
 
 def test_other_parameters_do_not_mix(small: Party, other: Party) -> None:

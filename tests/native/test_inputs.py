@@ -305,7 +305,8 @@ def test_contiguous_memory_is_not_copied(
     original = _core.encrypt_packed
 
     def spy(*arguments: Any) -> Any:
-        seen.extend(array for array, _ in arguments[3])
+        (segments,) = (argument for argument in arguments if isinstance(argument, list))
+        seen.extend(array for array, _ in segments)
         return original(*arguments)
 
     monkeypatch.setattr(_core, "encrypt_packed", spy)

@@ -92,7 +92,7 @@ def test_encryption_quantizes_the_same(bits: int) -> None:
     q=hnp.arrays(
         np.int64, hnp.array_shapes(min_dims=0, max_side=6), elements=st.integers(-(2**31), 2**31)
     ),
-    clip=st.floats(1e-30, 1e30),
+    clip=st.floats(1e-30, 1e20),  # products stay in the range of float32
     bits=st.integers(2, 16),
 )
 @example(q=np.array(7), clip=1.0, bits=2)

@@ -15,7 +15,6 @@ from tests.native.conftest import Party, integers, packed
 from tests.native.wire_objects import cheap_scrypt
 
 import quancrypt_native as qn
-from quancrypt_native import _core
 
 SetThreads = Callable[[int], None]
 
@@ -105,25 +104,24 @@ def test_one_update_in_many_threads(wide: Party) -> None:
 
 
 def operations() -> dict[str, Callable[[], Any]]:
-    """Native calls of some tens of milliseconds each, on prepared arguments."""
+    """Calls of some tens of milliseconds each, nearly all of it in the core."""
     party = packed(bits=8, max_weight=16)
-    core, secret = party.params._core, party.keys.secret._core
+    encryptor, decryptor = party.seeded, party.decryptor
     values = np.zeros(6_000_000, np.float32)
-    update = party.encryptor.encrypt(values, clip=1.0)
-    total = _core.Aggregator(core, update.ciphertexts)
-    body, seed, count = update._body, update._seed, update.ciphertexts
+    update = encryptor.encrypt(values, clip=1.0)
+    data = update.to_bytes()
+    total = qn.Aggregator(party.params)
+    total.add(update)
     return {
-        "encrypt": lambda: _core.encrypt_packed(core, secret, None, [(values, 1.0)], None),
-        "decrypt": lambda: _core.decrypt_packed(
-            core, secret, body, seed, 1, [values.size], [1.0], False
-        ),
-        "check": lambda: _core.check_body(core, body, count, True),
-        "add": lambda: total.add(body, seed, 1, 1) if total.weight < 16 else total.result(),
+        "encrypt": lambda: encryptor.encrypt(values, clip=1.0),
+        "decrypt": lambda: decryptor.decrypt_mean(update),
+        "parse": lambda: qn.EncryptedUpdate.from_bytes(data, party.params),
+        "add": lambda: qn.aggregate([update]),
         "result": total.result,
     }
 
 
-@pytest.mark.parametrize("name", ["encrypt", "decrypt", "check", "add", "result"])
+@pytest.mark.parametrize("name", ["encrypt", "decrypt", "parse", "add", "result"])
 def test_other_threads_run_during_native_work(set_threads: SetThreads, name: str) -> None:
     """Some call's middle half sees another Python thread tick; under the GIL none could."""
     set_threads(1)

@@ -192,7 +192,7 @@ UPDATE_LIES: list[tuple[str, dict[str, Any], type, str]] = [
     ("integers", {"integers": False}, qn.WireFormatError, "lacks a clip bound"),
     ("slots", {"integers": True}, qn.WireFormatError, "slots hold no integers"),
     ("sum", {"tensors": {}}, qn.WireFormatError, "'tensors'"),
-    ("sum", {"tensors": []}, qn.WireFormatError, "body has 5632 bytes; 0 ciphertexts take 0"),
+    ("sum", {"tensors": []}, qn.WireFormatError, r"body has 5632 bytes; 0 \w+ take 0"),
 ]
 
 
@@ -224,9 +224,9 @@ TENSOR_LIES: list[tuple[Any, str]] = [
     (["b", [2**30, 2**30], 1.0], "no valid shape"),
     (["b", [1] * 33, 1.0], "no valid shape"),
     (["b", [2**44], 1.0], "values are too many"),
-    (["b", [2**43], 1.0], "ciphertexts take"),
-    (["b", [2**40], 1.0], "ciphertexts take"),
-    (["b", [1020], 1.0], "2 ciphertexts take 11264"),
+    (["b", [2**43], 1.0], "body has 5632 bytes"),
+    (["b", [2**40], 1.0], "body has 5632 bytes"),
+    (["b", [1020], 1.0], r"\w+ take 11264"),
     (["b", [4], None], "lacks a clip bound"),
     (["b", [4], 1], "no valid clip bound"),
     (["b", [4], True], "no valid clip bound"),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import quancrypt_native as qn
-from quancrypt_native import _core, wire
+from quancrypt_native import _core, parameters, wire
 
 FOLDER = Path(__file__).resolve().parent
 PASSPHRASE = "known answer"
@@ -33,21 +33,21 @@ def two_primes() -> qn.Parameters:
     """Two data primes and a special one in a small ring: a set that no search would choose."""
     data = _core.find_primes(2048, 17, 2)
     special = _core.find_primes(2048, 20, 1)
-    header = {
-        "encoding": "packed",
-        "poly_degree": 2048,
-        "coeff_modulus": [*data, *special],
-        "security": 128,
-        "key_mode": "symmetric",
-        "max_weight": 4,
-        "bits": 4,
-        "fields": 4,
-        "field_bits": 6,
-        "guard_bits": 8,
-        "noise_bound": 21,
-        "scale_bits": 0,
-    }
-    return qn.Parameters.from_bytes(wire.frame(wire.Kind.PARAMETERS, header, b""))
+    return qn.Parameters(
+        parameters._Literal(
+            encoding="packed",
+            poly_degree=2048,
+            coeff_modulus=(*data, *special),
+            security=128,
+            key_mode="symmetric",
+            max_weight=4,
+            bits=4,
+            fields=4,
+            field_bits=6,
+            guard_bits=8,
+            noise_bound=21,
+        )
+    )
 
 
 def recorded(update: qn.EncryptedUpdate, decryptor: qn.Decryptor) -> dict[str, Any]:

@@ -56,6 +56,14 @@ inline __m256i gather(const std::uint8_t* in, const Gather& g) {
   return _mm256_srlv_epi64(_mm256_shuffle_epi8(_mm256_set_m128i(high, low), index), shift);
 }
 
+inline void unpack_group(const std::uint8_t* in, const Gather* g, __m256i mask,
+                         std::uint64_t* out) {
+  const __m256i low = _mm256_and_si256(gather(in, g[0]), mask);
+  const __m256i high = _mm256_and_si256(gather(in, g[1]), mask);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), low);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 4), high);
+}
+
 template <std::uint32_t bits>
 void pack(const std::uint64_t* x, std::size_t n, std::uint8_t* out) {
   for (std::size_t i = 0; i < n; i += 8, out += bits) {
@@ -110,18 +118,16 @@ void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std:
   }
   const Gather* g = kGathers.of[bits];
   const __m256i mask = _mm256_set1_epi64x((1LL << bits) - 1);
-  // A group reads up to 16 bytes beyond its last pair's start; the last ones must not.
+  // A group reads 16 bytes from its last pair on; the last groups do so in a copy.
   const std::size_t total = n / 8 * bits;
   const std::size_t reach = g[1].pair[1] + 16;
   std::size_t i = 0;
   std::size_t at = 0;
-  for (; i < n && at + reach <= total; i += 8, at += bits) {
-    const __m256i low = _mm256_and_si256(gather(in + at, g[0]), mask);
-    const __m256i high = _mm256_and_si256(gather(in + at, g[1]), mask);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), low);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i + 4), high);
-  }
-  portable_kernels()->unpack_bits(in + at, n - i, bits, out + i);
+  for (; at + reach <= total; i += 8, at += bits) unpack_group(in + at, g, mask, out + i);
+  std::uint8_t last[2 * kMaxBits + 16] = {};
+  for (std::size_t k = at; k < total; ++k) last[k - at] = in[k];
+  const std::size_t begin = at;
+  for (; i < n; i += 8, at += bits) unpack_group(last + (at - begin), g, mask, out + i);
 }
 
 }  // namespace quancrypt::simd::avx2
