@@ -5,33 +5,12 @@
 // A group is known by its root index r: its own twiddle is root[r], those of its halves are
 // root[2 r] and root[2 r + 1].
 #include "simd/avx512/avx512.h"
-#include "simd/avx512/modular.h"
+#include "simd/avx512/butterflies.h"
 
 namespace quancrypt::simd::avx512 {
 namespace {
 
 constexpr std::size_t kCacheLength = 2048;
-
-struct Twiddle {
-  __m512i w, shoup;
-};
-
-/// [0, 2 bound) x [0, 2 bound) -> [0, 2 bound) x [0, 2 bound).
-template <class Arithmetic>
-inline void forward_butterfly(__m512i& lo, __m512i& hi, const Twiddle& t, const Arithmetic& m) {
-  const __m512i u = m.reduce(lo);
-  const __m512i v = m.multiply(hi, t.w, t.shoup);
-  lo = _mm512_add_epi64(u, v);
-  hi = _mm512_add_epi64(u, _mm512_sub_epi64(m.bound, v));
-}
-
-/// [0, bound) x [0, bound) -> [0, bound) x [0, bound).
-template <class Arithmetic>
-inline void inverse_butterfly(__m512i& lo, __m512i& hi, const Twiddle& t, const Arithmetic& m) {
-  const __m512i difference = _mm512_add_epi64(lo, _mm512_sub_epi64(m.bound, hi));
-  lo = m.reduce(_mm512_add_epi64(lo, hi));
-  hi = m.multiply(difference, t.w, t.shoup);
-}
 
 /// Lane orders of the last three layers, on 16 neighbours 0..15 in two registers.
 struct Lanes {
@@ -54,30 +33,30 @@ inline __m512i pick(__m512i a, __m512i index, __m512i b) {
 }
 
 /// The roots of one transform.
-template <class Arithmetic>
+template <class Butterflies>
 struct Roots {
   const std::uint64_t* root;
   const std::uint64_t* root_shoup;
 
   [[nodiscard]] Twiddle one(std::size_t r) const {
-    return {broadcast(root[r]), Arithmetic::shoup(broadcast(root_shoup[r]))};
+    return {broadcast(root[r]), Butterflies::shoup(broadcast(root_shoup[r]))};
   }
   [[nodiscard]] Twiddle eight(std::size_t r) const {
-    return {load(root + r), Arithmetic::shoup(load(root_shoup + r))};
+    return {load(root + r), Butterflies::shoup(load(root_shoup + r))};
   }
   /// `count` (2 or 4) consecutive roots, spread by `index`.
   [[nodiscard]] Twiddle spread(std::size_t r, __m512i index, int count) const {
     const auto used = static_cast<__mmask8>((1 << count) - 1);
     return {_mm512_permutexvar_epi64(index, _mm512_maskz_loadu_epi64(used, root + r)),
-            Arithmetic::shoup(
+            Butterflies::shoup(
                 _mm512_permutexvar_epi64(index, _mm512_maskz_loadu_epi64(used, root_shoup + r)))};
   }
 };
 
-template <class Arithmetic>
+template <class Butterflies>
 struct Forward {
-  Roots<Arithmetic> roots;
-  Arithmetic m;
+  Roots<Butterflies> roots;
+  Butterflies m;
   Lanes lanes;
 
   void radix2(std::uint64_t* x, std::size_t length, std::size_t r) const {
@@ -86,7 +65,7 @@ struct Forward {
     for (std::size_t j = 0; j < half; j += 8) {
       __m512i lo = load(x + j);
       __m512i hi = load(x + half + j);
-      forward_butterfly(lo, hi, t, m);
+      m.template forward<0>(lo, hi, t);
       store(x + j, lo);
       store(x + half + j, hi);
     }
@@ -98,18 +77,13 @@ struct Forward {
     const Twiddle t3 = roots.one(2 * r + 1);
     const std::size_t quarter = length / 4;
     for (std::size_t j = 0; j < quarter; j += 8) {
-      __m512i a = load(x + j);
-      __m512i b = load(x + quarter + j);
-      __m512i c = load(x + 2 * quarter + j);
-      __m512i d = load(x + 3 * quarter + j);
-      forward_butterfly(a, c, t1, m);
-      forward_butterfly(b, d, t1, m);
-      forward_butterfly(a, b, t2, m);
-      forward_butterfly(c, d, t3, m);
-      store(x + j, a);
-      store(x + quarter + j, b);
-      store(x + 2 * quarter + j, c);
-      store(x + 3 * quarter + j, d);
+      Quad q{load(x + j), load(x + quarter + j), load(x + 2 * quarter + j),
+             load(x + 3 * quarter + j)};
+      m.forward(q, t1, t2, t3);
+      store(x + j, q.a);
+      store(x + quarter + j, q.b);
+      store(x + 2 * quarter + j, q.c);
+      store(x + 3 * quarter + j, q.d);
     }
   }
 
@@ -120,13 +94,13 @@ struct Forward {
       const __m512i x1 = load(x + j + 8);
       __m512i lo = pick(x0, lanes.low4, x1);
       __m512i hi = pick(x0, lanes.high4, x1);
-      forward_butterfly(lo, hi, roots.spread(r, lanes.spread4, 2), m);
+      m.template forward<0>(lo, hi, roots.spread(r, lanes.spread4, 2));
       __m512i lo2 = pick(lo, lanes.low2, hi);
       __m512i hi2 = pick(lo, lanes.high2, hi);
-      forward_butterfly(lo2, hi2, roots.spread(2 * r, lanes.spread2, 4), m);
+      m.template forward<1>(lo2, hi2, roots.spread(2 * r, lanes.spread2, 4));
       __m512i lo1 = _mm512_unpacklo_epi64(lo2, hi2);
       __m512i hi1 = _mm512_unpackhi_epi64(lo2, hi2);
-      forward_butterfly(lo1, hi1, roots.eight(4 * r), m);
+      m.template forward<2>(lo1, hi1, roots.eight(4 * r));
       lo1 = m.finish(lo1);
       hi1 = m.finish(hi1);
       const __m512i y0 = _mm512_unpacklo_epi64(lo1, hi1);  // 0 1 4 5 8 9 12 13
@@ -152,10 +126,10 @@ struct Forward {
   }
 };
 
-template <class Arithmetic>
+template <class Butterflies>
 struct Inverse {
-  Roots<Arithmetic> roots;
-  Arithmetic m;
+  Roots<Butterflies> roots;
+  Butterflies m;
   Lanes lanes;
 
   void radix4(std::uint64_t* x, std::size_t length, std::size_t r) const {
@@ -164,18 +138,13 @@ struct Inverse {
     const Twiddle t3 = roots.one(2 * r + 1);
     const std::size_t quarter = length / 4;
     for (std::size_t j = 0; j < quarter; j += 8) {
-      __m512i a = load(x + j);
-      __m512i b = load(x + quarter + j);
-      __m512i c = load(x + 2 * quarter + j);
-      __m512i d = load(x + 3 * quarter + j);
-      inverse_butterfly(a, b, t2, m);
-      inverse_butterfly(c, d, t3, m);
-      inverse_butterfly(a, c, t1, m);
-      inverse_butterfly(b, d, t1, m);
-      store(x + j, a);
-      store(x + quarter + j, b);
-      store(x + 2 * quarter + j, c);
-      store(x + 3 * quarter + j, d);
+      Quad q{load(x + j), load(x + quarter + j), load(x + 2 * quarter + j),
+             load(x + 3 * quarter + j)};
+      m.inverse(q, t1, t2, t3);
+      store(x + j, q.a);
+      store(x + quarter + j, q.b);
+      store(x + 2 * quarter + j, q.c);
+      store(x + 3 * quarter + j, q.d);
     }
   }
 
@@ -185,7 +154,7 @@ struct Inverse {
     for (std::size_t j = 0; j < half; j += 8) {
       __m512i lo = load(x + j);
       __m512i hi = load(x + half + j);
-      inverse_butterfly(lo, hi, t, m);
+      m.template inverse<2>(lo, hi, t);
       store(x + j, lo);
       store(x + half + j, hi);
     }
@@ -202,13 +171,13 @@ struct Inverse {
       const __m512i order1 = _mm512_setr_epi64(1, 9, 5, 13, 3, 11, 7, 15);
       __m512i lo1 = pick(y0, order, y1);
       __m512i hi1 = pick(y0, order1, y1);
-      inverse_butterfly(lo1, hi1, roots.eight(4 * r), m);
+      m.template inverse<0>(lo1, hi1, roots.eight(4 * r));
       __m512i lo2 = _mm512_unpacklo_epi64(lo1, hi1);  // 0 1 4 5 8 9 12 13
       __m512i hi2 = _mm512_unpackhi_epi64(lo1, hi1);  // 2 3 6 7 10 11 14 15
-      inverse_butterfly(lo2, hi2, roots.spread(2 * r, lanes.spread2, 4), m);
+      m.template inverse<1>(lo2, hi2, roots.spread(2 * r, lanes.spread2, 4));
       __m512i lo = pick(lo2, lanes.low2, hi2);   // 0 1 2 3 8 9 10 11
       __m512i hi = pick(lo2, lanes.high2, hi2);  // 4 5 6 7 12 13 14 15
-      inverse_butterfly(lo, hi, roots.spread(r, lanes.spread4, 2), m);
+      m.template inverse<2>(lo, hi, roots.spread(r, lanes.spread4, 2));
       store(x + j, pick(lo, lanes.low4, hi));
       store(x + j + 8, pick(lo, lanes.high4, hi));
     }
@@ -229,11 +198,11 @@ struct Inverse {
   }
 };
 
-template <class Arithmetic>
+template <class Butterflies>
 void forward(std::uint64_t* x, const NttTable& table) {
   const std::size_t n = std::size_t{1} << table.log_n;
-  const Forward<Arithmetic> transform{
-      {table.root, table.root_shoup}, Arithmetic(table.modulus.p), {}};
+  const Forward<Butterflies> transform{
+      {table.root, table.root_shoup}, Butterflies(table.modulus.p), {}};
   if (table.log_n % 2 == 1) {  // 8 * 4^k
     transform.group(x, n, 1);
     return;
@@ -243,11 +212,11 @@ void forward(std::uint64_t* x, const NttTable& table) {
   transform.group(x + n / 2, n / 2, 3);
 }
 
-template <class Arithmetic>
+template <class Butterflies>
 void inverse(std::uint64_t* x, const NttTable& table) {
   const std::size_t n = std::size_t{1} << table.log_n;
-  const Inverse<Arithmetic> transform{
-      {table.inverse_root, table.inverse_root_shoup}, Arithmetic(table.modulus.p), {}};
+  const Inverse<Butterflies> transform{
+      {table.inverse_root, table.inverse_root_shoup}, Butterflies(table.modulus.p), {}};
   if (table.log_n % 2 == 1) {
     transform.group(x, n, 1);
   } else {
@@ -255,20 +224,30 @@ void inverse(std::uint64_t* x, const NttTable& table) {
     transform.group(x + n / 2, n / 2, 3);
     transform.radix2(x, n, 1);
   }
-  const Arithmetic& m = transform.m;
-  const __m512i w = broadcast(table.inverse_n);
-  const __m512i shoup = Arithmetic::shoup(broadcast(table.inverse_n_shoup));
-  for (std::size_t j = 0; j < n; j += 8) store(x + j, m.finish(m.multiply(load(x + j), w, shoup)));
+  const Twiddle t{broadcast(table.inverse_n), Butterflies::shoup(broadcast(table.inverse_n_shoup))};
+  for (std::size_t j = 0; j < n; j += 8) store(x + j, transform.m.scale(load(x + j), t));
+}
+
+/// Calls the transform of the style that fits the prime.
+template <class Call>
+void choose(const Modulus& modulus, const Call& call) {
+  if (modulus.bits <= kLazyPrimeBits) {
+    call.template operator()<Lazy>();
+  } else if (is_small(modulus)) {
+    call.template operator()<Strict<Small>>();
+  } else {
+    call.template operator()<Strict<Wide>>();
+  }
 }
 
 }  // namespace
 
 void ntt_forward(std::uint64_t* x, const NttTable& table) {
-  is_small(table.modulus) ? forward<Small>(x, table) : forward<Wide>(x, table);
+  choose(table.modulus, [&]<class Butterflies>() { forward<Butterflies>(x, table); });
 }
 
 void ntt_inverse(std::uint64_t* x, const NttTable& table) {
-  is_small(table.modulus) ? inverse<Small>(x, table) : inverse<Wide>(x, table);
+  choose(table.modulus, [&]<class Butterflies>() { inverse<Butterflies>(x, table); });
 }
 
 }  // namespace quancrypt::simd::avx512
