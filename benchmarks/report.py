@@ -360,8 +360,7 @@ def threads(figures: Figures) -> str:
 def memory(figures: Figures) -> str:
     """Peaks beside the size of what is made."""
     labels = {
-        "encrypt": "`encrypt`, 11 million values",
-        "upload": "`encrypt(...).to_bytes()`, 11 million values",
+        "encrypt": "`encrypt(...).to_bytes()`, 11 million values",
         "stream": "pieces of a million values, encrypted into a file",
         "decrypt": "`decrypt_sum`, 11 million values",
     }

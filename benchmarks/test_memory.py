@@ -29,10 +29,8 @@ def probe(case: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("case", "allowed"),
     [
-        # The update, and a worker's buffers.
+        # The update, which is its serialization too, and a worker's buffers.
         ("encrypt", 1.5),
-        # The update and its serialization.
-        ("upload", 2.5),
         # A piece of a million values at a time, whatever the whole is.
         ("stream", 0.5),
         # float32 values, and a worker's buffers.

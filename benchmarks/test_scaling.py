@@ -77,8 +77,7 @@ def test_clients(benchmark: Any, clients: int) -> None:
     def add_all() -> qn.EncryptedUpdate:
         aggregator = qn.Aggregator(params)
         for client in range(clients):
-            data = uploads[client % len(uploads)]
-            aggregator.add(qn.EncryptedUpdate.from_bytes(data, params))
+            aggregator.add(uploads[client % len(uploads)])
         return aggregator.result()
 
     benchmark.extra_info.update(

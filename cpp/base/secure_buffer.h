@@ -1,30 +1,23 @@
-// Memory for secrets: 64-byte aligned, move-only, zeroed before it goes back to the allocator.
+// Arrays of secrets: 64-byte aligned, move-only, zero at first and zeroed at the end.
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
-#include <new>
 #include <type_traits>
 #include <utility>
 
-#include "base/wipe.h"
+#include "base/secure_memory.h"
 
 namespace quancrypt {
 
 template <class T>
 class SecureBuffer {
   static_assert(std::is_trivially_copyable_v<T>);
-  static constexpr std::size_t kAlignment = 64;  // one cache line, one AVX-512 register
 
  public:
   SecureBuffer() = default;
   /// `size` elements, all zero.
   explicit SecureBuffer(std::size_t size) : size_(size) {
-    if (size == 0) return;
-    const std::size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-    data_ = static_cast<T*>(std::aligned_alloc(kAlignment, bytes));
-    if (data_ == nullptr) throw std::bad_alloc();
-    wipe(data_, bytes);
+    if (size > 0) data_ = static_cast<T*>(acquire_secure(size * sizeof(T)));
   }
   ~SecureBuffer() { release(); }
 
@@ -50,8 +43,7 @@ class SecureBuffer {
  private:
   void release() noexcept {
     if (data_ == nullptr) return;
-    wipe(data_, size_ * sizeof(T));
-    std::free(data_);
+    release_secure(data_, size_ * sizeof(T));
     data_ = nullptr;
   }
 

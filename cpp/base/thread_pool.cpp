@@ -9,8 +9,11 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
+
+#include "base/error.h"
 
 namespace quancrypt {
 namespace {
@@ -104,6 +107,10 @@ std::size_t default_threads() {
     char* end = nullptr;
     const unsigned long value = std::strtoul(text, &end, 10);
     if (end != text && *end == '\0' && value >= 1 && value <= kMaxThreads) return value;
+    if (*text != '\0') {
+      throw Error(ErrorCode::parameter, "QUANCRYPT_NUM_THREADS is '" + std::string(text) +
+                                            "'; allowed: 1 to " + std::to_string(kMaxThreads));
+    }
   }
 #if defined(__linux__)
   cpu_set_t set;
@@ -125,12 +132,12 @@ struct State {
 
 // Leaked on purpose: workers may outlive static destructors at interpreter shutdown.
 State& state() {
-  static State* instance = new State;
+  static State* instance = nullptr;
   // Threads do not survive fork(): a child process starts with a pool of its own. The old state
   // cannot be destroyed there (its threads are gone, its mutex may be held) and is left alone.
   static std::mutex guard;
   const std::lock_guard<std::mutex> lock(guard);
-  if (instance->pid != getpid()) {
+  if (instance == nullptr || instance->pid != getpid()) {
     instance = new State;
     instance->pid = getpid();
   }
@@ -154,19 +161,18 @@ void set_num_threads(std::size_t threads) {
   wanted_threads.store(threads < 1 ? 1 : (threads > kMaxThreads ? kMaxThreads : threads));
 }
 
-void parallel_for(std::size_t count, const ParallelBody& body) {
+void parallel_for(std::size_t count, std::size_t workers, const ParallelBody& body) {
   Job job;
   job.count = count;
   job.body = &body;
-  const std::size_t threads = num_threads();
-  if (count > 1 && threads > 1) {
+  if (count > 1 && workers > 1) {
     State& shared = state();
     const std::unique_lock<std::mutex> lock(shared.in_use, std::try_to_lock);
     if (lock.owns_lock()) {
-      if (!shared.pool || shared.pool_threads != threads) {
+      if (!shared.pool || shared.pool_threads != workers) {
         shared.pool.reset();
-        shared.pool = std::make_unique<Pool>(threads);
-        shared.pool_threads = threads;
+        shared.pool = std::make_unique<Pool>(workers);
+        shared.pool_threads = workers;
       }
       shared.pool->run(job);
       if (job.error) std::rethrow_exception(job.error);

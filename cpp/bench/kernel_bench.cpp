@@ -99,6 +99,7 @@ struct KernelBench::Operands {
   Buffer<std::uint8_t> random;    // [6 n]
   Buffer<std::uint8_t> bits;      // [n * bits / 8]
   Buffer<float> f32;              // [n], in [-1, 1)
+  Buffer<std::uint32_t> dither;   // [n]
   Buffer<double> f64;             // [n]
   Buffer<double> rows;            // [n / 2]
   Buffer<double> coefficients;    // [n], below 2^40
@@ -125,6 +126,7 @@ struct KernelBench::Operands {
         random(kRandomBytes * n, offset),
         bits(n / 8 * modulus.bits, offset),
         f32(n, offset),
+        dither(n, offset),
         f64(n, offset),
         rows(n / 2, offset),
         coefficients(n, offset),
@@ -154,6 +156,7 @@ struct KernelBench::Operands {
                                           kMaxError);
       f64[i] = generator.real();
       f32[i] = static_cast<float>(f64[i]);
+      dither[i] = static_cast<std::uint32_t>(generator.next());
       coefficients[i] = generator.real() * 0x1p40;
       integers[i] = static_cast<std::int64_t>(generator.next());
     }
@@ -175,10 +178,11 @@ struct KernelBench::Operands {
   std::uint64_t digest() {
     std::uint64_t hash = mix(0, returned);
     for (auto* buffer : {&x, &y, &z, &residues}) hash = mix(hash, *buffer);
+    for (auto* buffer : {&dither, &wide}) hash = mix(hash, *buffer);
     for (auto* buffer : {&random, &bits}) hash = mix(hash, *buffer);
     for (auto* buffer : {&quantized, &narrow}) hash = mix(hash, *buffer);
     for (auto* buffer : {&f64, &rows, &coefficients}) hash = mix(hash, *buffer);
-    return mix(mix(mix(mix(mix(hash, small), f32), integers), wide), values);
+    return mix(mix(mix(mix(hash, small), f32), integers), values);
   }
 };
 
@@ -260,9 +264,8 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
        [](const O& o) { return Work{o.n, 6 * o.n, 0, 0}; }},
       {"quantize_f32_stochastic", Encoded::any,
        [](const Set& s, O& o) {
-         o.returned =
-             s.quantize_f32(o.f32.data(), o.n, 0.75F, static_cast<float>(o.q_max) / 0.75F, o.q_max,
-                            reinterpret_cast<std::uint32_t*>(o.y.data()), o.quantized.data());
+         o.returned = s.quantize_f32(o.f32.data(), o.n, 0.75F, static_cast<float>(o.q_max) / 0.75F,
+                                     o.q_max, o.dither.data(), o.quantized.data());
        },
        [](const O& o) { return Work{o.n, 10 * o.n, 4 * o.n, 0}; }},
       {"quantize_f64", Encoded::any,

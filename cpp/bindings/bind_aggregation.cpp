@@ -16,8 +16,7 @@ py::bytes result(const Aggregator& aggregator, const py::bytes& prefix) {
   Frame frame(prefix, body_bytes(*aggregator.parameters(), aggregator.ciphertexts(), false));
   {
     const py::gil_scoped_release release;
-    aggregator.write(frame.body());
-    frame.seal();
+    frame.seal(aggregator.parameters()->polynomial_checksums(), aggregator.write(frame.body()));
   }
   return std::move(frame).bytes();
 }

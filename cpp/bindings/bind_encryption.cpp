@@ -46,12 +46,11 @@ Frame encrypt(const SecretKey* secret, const PublicKey* public_key,
   const SecretSeed noise_seed;
   const Seed seed = public_seed ? to_seed(*public_seed) : Seed{};
   const py::gil_scoped_release release;
-  if (secret != nullptr) {
-    encrypt_symmetric(*secret, source, ciphertexts, seed, noise_seed.get(), frame.body());
-  } else {
-    encrypt_public(*public_key, source, ciphertexts, noise_seed.get(), frame.body());
-  }
-  frame.seal();
+  frame.seal(
+      parameters.polynomial_checksums(),
+      secret != nullptr
+          ? encrypt_symmetric(*secret, source, ciphertexts, seed, noise_seed.get(), frame.body())
+          : encrypt_public(*public_key, source, ciphertexts, noise_seed.get(), frame.body()));
   return frame;
 }
 

@@ -6,8 +6,12 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <utility>
+#include <vector>
 
+#include "base/secure_memory.h"
 #include "simd/dispatch.h"
+#include "wire/checksum.h"
 
 namespace quancrypt::bindings {
 
@@ -22,14 +26,16 @@ class Frame {
         body_(prefix.size()),
         trailer_(prefix.size() + body_bytes) {
     if (!bytes_) throw py::error_already_set();
+    expect_filling(data(), trailer_ + kTrailer);
     std::memcpy(data(), prefix.data(), prefix.size());
   }
 
   [[nodiscard]] std::uint8_t* body() { return data() + body_; }
 
-  /// Appends the CRC-32C of all before. Needs no GIL.
-  void seal() {
-    const std::uint32_t crc = simd::kernels().crc32c(0, data(), trailer_);
+  /// Appends the CRC-32C of all before; `pieces`: of each polynomial of the body. Needs no GIL.
+  void seal(const Crc32cJoin& join, const std::vector<std::uint32_t>& pieces) {
+    std::uint32_t crc = simd::kernels().crc32c(0, data(), body_);
+    for (const std::uint32_t piece : pieces) crc = join(crc, piece);
     for (std::size_t i = 0; i < kTrailer; ++i) {
       data()[trailer_ + i] = static_cast<std::uint8_t>(crc >> (8 * i));
     }

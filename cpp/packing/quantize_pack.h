@@ -39,6 +39,7 @@ class QuantizePackSource final : public PlaintextSource {
                      std::vector<InputSegment> segments, std::int32_t q_max,
                      std::optional<Seed> dither, std::size_t workers);
 
+  [[nodiscard]] std::size_t workers() const override { return fields_.size(); }
   void fill(std::size_t index, std::size_t worker, std::uint64_t* residues) override;
 
   [[nodiscard]] std::size_t value_count() const noexcept { return value_count_; }

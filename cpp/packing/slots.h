@@ -44,6 +44,7 @@ class SlotSource final : public PlaintextSource {
   /// `values`: `count` finite doubles, small enough for the modulus, slots() to a ciphertext.
   SlotSource(const SlotLayout& layout, const double* values, std::size_t count,
              std::size_t workers);
+  [[nodiscard]] std::size_t workers() const override { return workspaces_.size(); }
   void fill(std::size_t index, std::size_t worker, std::uint64_t* residues) override;
 
  private:
@@ -64,6 +65,7 @@ class SlotSink final : public PlaintextSink {
   /// out[v] = slot value * factor, for `count` values.
   SlotSink(const SlotLayout& layout, float* out, std::size_t count, double factor,
            std::size_t workers);
+  [[nodiscard]] std::size_t workers() const override { return workspaces_.size(); }
   void take(std::size_t index, std::size_t worker, std::uint64_t* residues) override;
 
  private:

@@ -25,6 +25,7 @@ class UnpackDequantizeSink final : public PlaintextSink {
                        std::vector<OutputSegment> segments, bool integers, std::int64_t offset,
                        simd::SumLimits limits, std::size_t workers);
 
+  [[nodiscard]] std::size_t workers() const override { return fields_.size(); }
   void take(std::size_t index, std::size_t worker, std::uint64_t* residues) override;
 
   /// Every coefficient so far was a valid sum.

@@ -26,18 +26,19 @@ void Prng::read(std::uint8_t* out, std::size_t size) {
   left_ -= buffered;
   out += buffered;
   size -= buffered;
-  const std::size_t blocks = (size + simd::kChaChaBlock - 1) / simd::kChaChaBlock;
-  if (blocks > 0xFFFFFFFFU - counter_) {
+  // Whole buffers go straight to `out`.
+  const std::size_t buffers = (size + sizeof(buffer_) - 1) / sizeof(buffer_);
+  if (buffers * kBufferBlocks > 0xFFFFFFFFU - counter_) {
     throw Error(ErrorCode::system, "a random stream is exhausted");
   }
-  const std::size_t whole = size / simd::kChaChaBlock;
+  const std::size_t whole = size / sizeof(buffer_) * kBufferBlocks;
   simd::kernels().chacha20(key_, nonce_, counter_, out, whole);
   counter_ += static_cast<std::uint32_t>(whole);
   out += whole * simd::kChaChaBlock;
   size -= whole * simd::kChaChaBlock;
   if (size > 0) {
-    simd::kernels().chacha20(key_, nonce_, counter_, buffer_, 1);
-    ++counter_;
+    simd::kernels().chacha20(key_, nonce_, counter_, buffer_, kBufferBlocks);
+    counter_ += kBufferBlocks;
     std::memcpy(out, buffer_, size);
     left_ = sizeof(buffer_) - size;
   }

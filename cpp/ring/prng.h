@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/secure_buffer.h"
+#include "base/wipe.h"
 #include "simd/kernels.h"
 
 namespace quancrypt {
@@ -34,10 +34,13 @@ class Prng {
   void read(std::uint8_t* out, std::size_t size);
 
  private:
+  // Sixteen blocks are what the widest kernel makes at a time: nothing of its work is thrown away.
+  static constexpr std::size_t kBufferBlocks = 16;
+
   std::uint8_t key_[32];
   std::uint8_t nonce_[12];
   std::uint32_t counter_ = 0;
-  std::uint8_t buffer_[simd::kChaChaBlock];
+  std::uint8_t buffer_[kBufferBlocks * simd::kChaChaBlock];
   std::size_t left_ = 0;  // unread bytes at the end of buffer_
 };
 

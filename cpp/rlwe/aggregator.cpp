@@ -7,7 +7,6 @@
 #include "base/thread_pool.h"
 #include "simd/arith.h"
 #include "simd/dispatch.h"
-#include "wire/residues.h"
 
 namespace quancrypt {
 
@@ -27,15 +26,15 @@ void Aggregator::add(const BodyView& body, std::uint64_t own_weight, std::uint64
   }
   check_body_size(*parameters_, body, ciphertexts_);
   std::vector<std::uint8_t> added(ciphertexts_);
-  std::vector<std::vector<std::uint64_t>> scratch(num_threads());
+  std::vector<SecureBuffer<std::uint64_t>> scratch(num_threads());
   try {
-    parallel_for(ciphertexts_, [&](std::size_t index, std::size_t worker) {
+    parallel_for(ciphertexts_, scratch.size(), [&](std::size_t index, std::size_t worker) {
       add_ciphertext(body, index, factor, scratch[worker]);
       added[index] = 1;
     });
   } catch (...) {
     // A malformed update must leave the sum as it was: take off what was added.
-    parallel_for(ciphertexts_, [&](std::size_t index, std::size_t worker) {
+    parallel_for(ciphertexts_, scratch.size(), [&](std::size_t index, std::size_t worker) {
       if (added[index] != 0) subtract_ciphertext(body, index, factor, scratch[worker]);
     });
     throw;
@@ -44,9 +43,9 @@ void Aggregator::add(const BodyView& body, std::uint64_t own_weight, std::uint64
 }
 
 void Aggregator::add_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                                std::vector<std::uint64_t>& scratch) {
+                                SecureBuffer<std::uint64_t>& scratch) {
   const std::size_t row = parameters_->data_primes() * parameters_->degree();
-  scratch.resize(2 * row);
+  if (scratch.size() == 0) scratch = SecureBuffer<std::uint64_t>(2 * row);
   // Both polynomials are read, and checked, before either is added.
   for (std::size_t part = 0; part < 2; ++part) {
     read_polynomial(*parameters_, body, index, part, scratch.data() + part * row);
@@ -55,11 +54,11 @@ void Aggregator::add_ciphertext(const BodyView& body, std::size_t index, std::ui
 }
 
 void Aggregator::subtract_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                                     std::vector<std::uint64_t>& scratch) {
+                                     SecureBuffer<std::uint64_t>& scratch) {
   const RnsRing& ring = parameters_->ring();
   const std::size_t n = ring.degree();
   const std::size_t row = parameters_->data_primes() * n;
-  scratch.assign(2 * row, 0);
+  scratch = SecureBuffer<std::uint64_t>(2 * row);  // zeros
   std::vector<std::uint64_t> negated(row);
   for (std::size_t part = 0; part < 2; ++part) {
     read_polynomial(*parameters_, body, index, part, negated.data());
@@ -89,13 +88,13 @@ void Aggregator::add_rows(std::size_t index, std::uint64_t factor, const std::ui
   }
 }
 
-void Aggregator::write(std::uint8_t* body) const {
+std::vector<std::uint32_t> Aggregator::write(std::uint8_t* body) const {
   const std::size_t row = parameters_->data_primes() * parameters_->degree();
-  parallel_for(2 * ciphertexts_, [&](std::size_t polynomial, std::size_t) {
-    pack_polynomial(parameters_->ring(), parameters_->data_primes(),
-                    sums_.data() + polynomial * row,
-                    body + polynomial * parameters_->polynomial_bytes());
+  std::vector<std::uint32_t> checksums(2 * ciphertexts_);
+  parallel_for(2 * ciphertexts_, num_threads(), [&](std::size_t index, std::size_t) {
+    checksums[index] = write_polynomial(*parameters_, sums_.data() + index * row, index, body);
   });
+  return checksums;
 }
 
 }  // namespace quancrypt

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/secure_buffer.h"
 #include "rlwe/body.h"
 #include "rlwe/parameters.h"
 
@@ -23,21 +24,22 @@ class Aggregator {
   [[nodiscard]] std::size_t ciphertexts() const noexcept { return ciphertexts_; }
   [[nodiscard]] const ParametersPtr& parameters() const noexcept { return parameters_; }
   /// Both polynomials of every ciphertext: body_bytes(parameters, ciphertexts, seeded = false).
-  void write(std::uint8_t* body) const;
+  /// Returns the CRC-32C of each.
+  std::vector<std::uint32_t> write(std::uint8_t* body) const;
 
  private:
   void add_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                      std::vector<std::uint64_t>& scratch);
+                      SecureBuffer<std::uint64_t>& scratch);
   /// Undoes add_ciphertext.
   void subtract_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                           std::vector<std::uint64_t>& scratch);
+                           SecureBuffer<std::uint64_t>& scratch);
   /// Adds `factor` times both polynomials [2][data primes][degree] of ciphertext `index`.
   void add_rows(std::size_t index, std::uint64_t factor, const std::uint64_t* residues);
 
   ParametersPtr parameters_;
   std::size_t ciphertexts_;
   std::uint64_t weight_ = 0;
-  std::vector<std::uint64_t> sums_;  // [ciphertext][2][data primes][degree], in [0, p)
+  SecureBuffer<std::uint64_t> sums_;  // [ciphertext][2][data primes][degree], in [0, p)
 };
 
 }  // namespace quancrypt

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "ring/samplers.h"
+#include "simd/dispatch.h"
 #include "wire/residues.h"
 
 namespace quancrypt {
@@ -38,12 +39,21 @@ void read_polynomial(const Parameters& parameters, const BodyView& body, std::si
                     residues);
 }
 
+std::uint32_t write_polynomial(const Parameters& parameters, const std::uint64_t* residues,
+                               std::size_t index, std::uint8_t* body) {
+  std::uint8_t* out = body + index * parameters.polynomial_bytes();
+  pack_polynomial(parameters.ring(), parameters.data_primes(), residues, out);
+  return simd::kernels().crc32c(0, out, parameters.polynomial_bytes());
+}
+
 void check_residues(const Parameters& parameters, const BodyView& body, std::size_t ciphertexts) {
   check_body_size(parameters, body, ciphertexts);
   const std::size_t parts = body.seed ? 1 : 2;
-  std::vector<std::vector<std::uint64_t>> scratch(num_threads());
-  parallel_for(ciphertexts, [&](std::size_t index, std::size_t worker) {
-    scratch[worker].resize(parameters.data_primes() * parameters.degree());
+  std::vector<SecureBuffer<std::uint64_t>> scratch(num_threads());
+  parallel_for(ciphertexts, scratch.size(), [&](std::size_t index, std::size_t worker) {
+    if (scratch[worker].size() == 0) {
+      scratch[worker] = SecureBuffer<std::uint64_t>(parameters.data_primes() * parameters.degree());
+    }
     for (std::size_t part = 0; part < parts; ++part) {
       read_polynomial(parameters, body, index, part, scratch[worker].data());
     }

@@ -30,6 +30,10 @@ void check_residues(const Parameters& parameters, const BodyView& body, std::siz
 void read_polynomial(const Parameters& parameters, const BodyView& body, std::size_t ciphertext,
                      std::size_t part, std::uint64_t* residues);
 
+/// Serializes polynomial number `index` of a body from its residues; returns its CRC-32C.
+std::uint32_t write_polynomial(const Parameters& parameters, const std::uint64_t* residues,
+                               std::size_t index, std::uint8_t* body);
+
 /// c1 modulo data prime i of a seeded ciphertext.
 void expand_c1(const Parameters& parameters, const Seed& seed, std::size_t ciphertext,
                std::size_t i, std::uint64_t* out);

@@ -10,7 +10,7 @@ namespace {
 
 struct Workspace {
   SecureBuffer<std::uint64_t> c0;  // becomes the plaintext
-  std::vector<std::uint64_t> c1;
+  SecureBuffer<std::uint64_t> c1;
 };
 
 }  // namespace
@@ -23,12 +23,12 @@ void decrypt(const SecretKey& key, const BodyView& body, std::size_t ciphertexts
   const std::size_t primes = parameters.data_primes();
   const simd::KernelTable& kernels = simd::kernels();
   check_body_size(parameters, body, ciphertexts);
-  std::vector<Workspace> workspaces(num_threads());
-  parallel_for(ciphertexts, [&](std::size_t index, std::size_t worker) {
+  std::vector<Workspace> workspaces(sink.workers());
+  parallel_for(ciphertexts, workspaces.size(), [&](std::size_t index, std::size_t worker) {
     Workspace& w = workspaces[worker];
     if (w.c0.size() == 0) {
       w.c0 = SecureBuffer<std::uint64_t>(primes * n);
-      w.c1.resize(primes * n);
+      w.c1 = SecureBuffer<std::uint64_t>(primes * n);
     }
     read_polynomial(parameters, body, index, 0, w.c0.data());
     read_polynomial(parameters, body, index, 1, w.c1.data());

@@ -8,7 +8,6 @@
 #include "rlwe/body.h"
 #include "simd/arith.h"
 #include "simd/dispatch.h"
-#include "wire/residues.h"
 
 namespace quancrypt {
 namespace {
@@ -106,15 +105,17 @@ void finish_polynomial(const PublicKey& key, std::size_t j, const std::vector<Di
 
 }  // namespace
 
-void encrypt_symmetric(const SecretKey& key, PlaintextSource& source, std::size_t ciphertexts,
-                       const Seed& public_seed, const Seed& noise_seed, std::uint8_t* body) {
+std::vector<std::uint32_t> encrypt_symmetric(const SecretKey& key, PlaintextSource& source,
+                                             std::size_t ciphertexts, const Seed& public_seed,
+                                             const Seed& noise_seed, std::uint8_t* body) {
   const Parameters& parameters = *key.parameters();
   const RnsRing& ring = parameters.ring();
   const std::size_t n = ring.degree();
   const std::size_t primes = parameters.data_primes();
   const simd::KernelTable& kernels = simd::kernels();
-  std::vector<Workspace> workspaces(num_threads());
-  parallel_for(ciphertexts, [&](std::size_t index, std::size_t worker) {
+  std::vector<std::uint32_t> checksums(ciphertexts);
+  std::vector<Workspace> workspaces(source.workers());
+  parallel_for(ciphertexts, workspaces.size(), [&](std::size_t index, std::size_t worker) {
     Workspace& w = workspaces[worker];
     w.prepare(parameters, false);
     source.fill(index, worker, w.residues.data());
@@ -128,20 +129,23 @@ void encrypt_symmetric(const SecretKey& key, PlaintextSource& source, std::size_
       expand_c1(parameters, public_seed, index, i, w.mask.data());
       kernels.multiply_subtract(row, w.mask.data(), key.ntt(i), row, n, modulus);
     }
-    pack_polynomial(ring, primes, w.residues.data(), body + index * parameters.polynomial_bytes());
+    checksums[index] = write_polynomial(parameters, w.residues.data(), index, body);
   });
+  return checksums;
 }
 
-void encrypt_public(const PublicKey& key, PlaintextSource& source, std::size_t ciphertexts,
-                    const Seed& noise_seed, std::uint8_t* body) {
+std::vector<std::uint32_t> encrypt_public(const PublicKey& key, PlaintextSource& source,
+                                          std::size_t ciphertexts, const Seed& noise_seed,
+                                          std::uint8_t* body) {
   const Parameters& parameters = *key.parameters();
   const RnsRing& ring = parameters.ring();
   const std::size_t n = ring.degree();
   const std::size_t primes = parameters.data_primes();
   const simd::KernelTable& kernels = simd::kernels();
   const std::vector<Division> division = divisions(ring, primes);
-  std::vector<Workspace> workspaces(num_threads());
-  parallel_for(ciphertexts, [&](std::size_t index, std::size_t worker) {
+  std::vector<std::uint32_t> checksums(2 * ciphertexts);
+  std::vector<Workspace> workspaces(source.workers());
+  parallel_for(ciphertexts, workspaces.size(), [&](std::size_t index, std::size_t worker) {
     Workspace& w = workspaces[worker];
     w.prepare(parameters, true);
     Prng prng(noise_seed, {index, kSecretPart});
@@ -159,10 +163,11 @@ void encrypt_public(const PublicKey& key, PlaintextSource& source, std::size_t c
       }
       sample_centred_binomial(prng, w.small.data(), n, w.random.data());
       finish_polynomial(key, j, division, w);
-      pack_polynomial(ring, primes, w.residues.data(),
-                      body + (2 * index + j) * parameters.polynomial_bytes());
+      checksums[2 * index + j] =
+          write_polynomial(parameters, w.residues.data(), 2 * index + j, body);
     }
   });
+  return checksums;
 }
 
 }  // namespace quancrypt

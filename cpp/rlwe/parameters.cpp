@@ -67,7 +67,8 @@ Parameters::Parameters(ParameterLiteral literal)
     : literal_(std::move(literal)),
       ring_(literal_.degree, literal_.primes),
       data_primes_(std::max<std::size_t>(ring_.prime_count() - 1, 1)),
-      polynomial_bytes_(quancrypt::polynomial_bytes(ring_, data_primes_)) {
+      polynomial_bytes_(quancrypt::polynomial_bytes(ring_, data_primes_)),
+      join_(polynomial_bytes_) {
   check(literal_);
   if (literal_.encoding == Encoding::packed) {
     layout_.emplace(ring_, data_primes_, literal_.fields, literal_.field_bits, literal_.guard_bits);

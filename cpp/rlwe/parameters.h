@@ -10,6 +10,7 @@
 #include "packing/layout.h"
 #include "packing/slots.h"
 #include "ring/ring.h"
+#include "wire/checksum.h"
 
 namespace quancrypt {
 
@@ -47,6 +48,8 @@ class Parameters {
   [[nodiscard]] std::size_t values_per_ciphertext() const;
   /// Serialized bytes of one polynomial of a ciphertext.
   [[nodiscard]] std::size_t polynomial_bytes() const noexcept { return polynomial_bytes_; }
+  /// Joins the checksums of serialized polynomials.
+  [[nodiscard]] const Crc32cJoin& polynomial_checksums() const noexcept { return join_; }
   [[nodiscard]] std::size_t ciphertext_count(std::size_t values) const;
   [[nodiscard]] std::int32_t q_max() const noexcept { return (1 << (literal_.bits - 1)) - 1; }
 
@@ -55,6 +58,7 @@ class Parameters {
   RnsRing ring_;
   std::size_t data_primes_;
   std::size_t polynomial_bytes_;
+  Crc32cJoin join_;
   std::optional<PackLayout> layout_;
   std::optional<SlotLayout> slot_layout_;
 };

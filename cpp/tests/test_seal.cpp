@@ -67,7 +67,7 @@ QuantizePackSource source_of(const Setup& s, const std::vector<float>& values) {
           {{ElementType::float32, values.data(), values.size(), 1.0}},
           s.parameters->q_max(),
           std::nullopt,
-          64};
+          2};
 }
 
 std::vector<std::int64_t> expected_integers(const Setup& s, const std::vector<float>& values) {
@@ -88,7 +88,7 @@ std::vector<std::int64_t> decrypt_integers(const Setup& s, const BodyView& body,
                             static_cast<std::int64_t>(weight) * s.parameters->q_max(),
                             {weight * 2 * static_cast<std::uint64_t>(s.parameters->q_max()),
                              weight * s.parameters->literal().noise_bound},
-                            64);
+                            2);
   decrypt(s.secret, body, s.parameters->ciphertext_count(values), sink);
   CHECK(sink.valid());
   return out;

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <random>
 
-#include "base/thread_pool.h"
 #include "check.h"
 #include "packing/slots.h"
 #include "rlwe/decryptor.h"
@@ -124,7 +123,7 @@ TEST(public_key_encryption_of_slots_equals_seal_bit_for_bit) {
     const std::vector<double> values = message(literal.degree / 2, 1.0, 7);
     const Seed noise = fresh_seed();
     std::vector<std::uint8_t> body(body_bytes(*s.parameters, 1, false));
-    SlotSource source(s.parameters->slot_layout(), values.data(), values.size(), num_threads());
+    SlotSource source(s.parameters->slot_layout(), values.data(), values.size(), 2);
     encrypt_public(s.public_key, source, 1, noise, body.data());
     const seal::SEALContext context = testing::context_drawing(s, noise);
     const seal::Plaintext plain = seal_encode(context, values, s.parameters->slot_layout().scale());

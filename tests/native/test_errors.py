@@ -150,8 +150,33 @@ def refused_additions(
             "one array and an update of named tensors",
         ),
         "an array": (adds(single), qn.ParameterError, "update is a ndarray"),
-        "bytes": (adds(update(small).to_bytes()), qn.ParameterError, "expected (2, 3)"),
-        "no bytes of ours": (adds(b"123"), qn.WireFormatError, "truncated"),
+        "bytes of another shape": (
+            adds(update(small).to_bytes()),
+            qn.ParameterError,
+            "the array has shape (5,); expected (2, 3)",
+        ),
+        "bytes of another key": (
+            adds(update(stranger, (2, 3)).to_bytes()),
+            qn.KeyMismatchError,
+            f"encrypted with key {stranger.keys.key_id}, not {small.keys.key_id}",
+        ),
+        "bytes of other parameters": (
+            adds(update(other, (2, 3)).to_bytes()),
+            qn.FingerprintError,
+            f"parameters {other.params.fingerprint}, not {small.params.fingerprint}",
+        ),
+        "bytes above the capacity": (
+            adds(update(small, (2, 3)).to_bytes(), 14),
+            qn.CapacityError,
+            "max_weight = 16",
+        ),
+        "damaged bytes": (
+            adds(update(small, (2, 3)).to_bytes()[:-1]),
+            qn.WireFormatError,
+            "truncated",
+        ),
+        "no bytes of ours": (adds(bytes(100)), qn.WireFormatError, "wrong magic"),
+        "text": (adds("update"), qn.ParameterError, "update is a str"),
         "nothing": (adds(None), qn.ParameterError, "update is a NoneType"),
     }
 
@@ -171,6 +196,63 @@ def test_a_refused_addition_leaves_the_sum_unchanged(
     total.add(update(small, (2, 3)), weight=13)
     mean = small.decryptor.decrypt_mean(total.result())
     np.testing.assert_array_equal(mean, np.ones((2, 3)))
+
+
+def with_bad_residue(body: bytes, end: int) -> bytes:
+    """``body`` with the 22 bits before byte ``end``, a polynomial's last residue, all set."""
+    bad = bytearray(body)
+    bad[end - 3] |= 0xFC
+    bad[end - 2 : end] = b"\xff\xff"
+    return bytes(bad)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("weight", [1, 3])
+@pytest.mark.parametrize("seeded", [True, False])
+def test_a_bad_residue_leaves_the_sum_unchanged(
+    small: Party, set_threads: Callable[[int], None], seeded: bool, weight: int, threads: int
+) -> None:
+    """Found in the first, a middle or the last of many ciphertexts, after others were added."""
+    set_threads(threads)
+    q = np.arange(12 * 1024) % 255 - 127
+    fresh = small.encryptor.encrypt_integers(q)
+    total = qn.Aggregator(small.params)
+    total.add(fresh, weight=2)
+    before = total.result().to_bytes()
+    header, body = oracle.unframe((fresh if seeded else qn.aggregate([fresh])).to_bytes())
+    del header["body_bytes"]
+    size = oracle.polynomial_bytes(small.params)
+    count = len(body) // size
+    for polynomial in (0, 1, count // 2, count - 2, count - 1):
+        data = oracle.frame(1, header, with_bad_residue(body, (polynomial + 1) * size))
+        unchecked = qn.EncryptedUpdate.parse(data, small.params)
+        for summand in (data, unchecked):
+            with pytest.raises(qn.WireFormatError, match="residue 1023 modulo prime 0"):
+                total.add(summand, weight=weight)
+            assert total.result().to_bytes() == before
+            assert (total.weight, total.count) == (2, 1)
+        with pytest.raises(qn.WireFormatError, match="residue 1023 modulo prime 0"):
+            qn.Aggregator(small.params).add(data)
+    total.add(fresh.to_bytes(), weight=14)
+    np.testing.assert_array_equal(small.decryptor.decrypt_integers(total.result()), 16 * q)
+
+
+def test_an_unchecked_update_is_checked_where_it_is_used(small: Party) -> None:
+    """``parse`` leaves residues to whoever reads them: all of them do."""
+    header, body = oracle.unframe(small.encryptor.encrypt_integers(np.arange(5)).to_bytes())
+    del header["body_bytes"]
+    data = oracle.frame(1, header, with_bad_residue(body, len(body)))
+    update = qn.EncryptedUpdate.parse(data, small.params)
+    assert update.to_bytes() == data
+    for use in (
+        lambda: small.decryptor.decrypt_integers(update),
+        lambda: small.decryptor.decrypt_mean(update),
+        lambda: qn.aggregate([update]),
+        lambda: qn.seal.export_ciphertexts(update),
+        lambda: qn.EncryptedUpdate.from_bytes(update.to_bytes(), small.params),
+    ):
+        with pytest.raises(qn.WireFormatError, match="residue 1023 modulo prime 0 is not below"):
+            use()
 
 
 def test_a_refused_first_addition_leaves_nothing(small: Party, other: Party) -> None:

@@ -282,7 +282,7 @@ def change():
 thread = threading.Thread(target=change)
 thread.start()
 try:
-    for _ in range(150):
+    for _ in range(500):
         update = encryptor.encrypt_integers(q)
         total = qn.aggregate([update, update])
         assert np.array_equal(decryptor.decrypt_integers(total), 2 * q)

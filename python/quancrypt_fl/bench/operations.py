@@ -111,7 +111,6 @@ COMPARISONS = (
         "encode_encrypt_public",
         "not serialized",
     ),
-    Comparison("serialize", "serialize", "packed", "serialize", "tenseal", "serialize", ""),
     Comparison("parse", "parse and check", "packed", "parse", "tenseal", "parse", "load"),
     Comparison("add", "add a parsed upload", "packed", "add", "tenseal", "add", ""),
     Comparison("add", "add a parsed upload", "packed", "add", "seal", "add", "expanded already"),

@@ -51,7 +51,6 @@ class Ours(Subject):
         """Preparations by operation."""
         return {
             "encrypt": self._encrypt,
-            "serialize": self._serialize,
             "parse": self._parse,
             "add": self._add,
             "parse_add": self._parse_add,
@@ -91,9 +90,6 @@ class Ours(Subject):
     def _encrypt(self) -> Thunk:
         return self.upload
 
-    def _serialize(self) -> Thunk:
-        return self._encryptor.encrypt(self._x, clip=CLIP).to_bytes
-
     def _parse(self) -> Thunk:
         data = self.upload()
         return lambda: self._load(data)
@@ -109,11 +105,18 @@ class Ours(Subject):
 
     def _parse_add(self) -> Thunk:
         aggregator, data = self._started(), self.upload()
-        return lambda: aggregator.add(self._load(data))
+        return lambda: aggregator.add(data)
 
     def _aggregate(self) -> Thunk:
         uploads = [self.upload() for _ in range(AGGREGATED)]
-        return lambda: qn.aggregate(map(self._load, uploads))
+
+        def total() -> qn.EncryptedUpdate:
+            aggregator = qn.Aggregator(self.params)
+            for data in uploads:
+                aggregator.add(data)
+            return aggregator.result()
+
+        return total
 
     def _decrypt(self) -> Thunk:
         total = qn.aggregate([self._load(self.upload()) for _ in range(2)])

@@ -109,7 +109,6 @@ class TenSeal(Subject):
         return {
             "encrypt": self._encrypt,
             "encrypt_alone": self._encrypt_alone,
-            "serialize": self._serialize,
             "parse": self._parse,
             "add": self._add,
             "parse_add": self._parse_add,
@@ -147,10 +146,6 @@ class TenSeal(Subject):
 
     def _encrypt_alone(self) -> Thunk:
         return self._vectors
-
-    def _serialize(self) -> Thunk:
-        vectors = self._vectors()
-        return lambda: [vector.serialize() for vector in vectors]
 
     def _parse(self) -> Thunk:
         uploads = self._upload()

@@ -66,7 +66,6 @@ def stages_of(params: qn.Parameters) -> dict[str, list[Stage]]:
             Stage("subtract c1 · s", "multiply_subtract", primes),
             Stage("pack bits", "pack_bits", primes),
             Stage("checksum", "crc32c", body / per_run),
-            Stage("into the frame", "memcpy", body / (8 * degree)),
         ],
         "parse_add": [
             Stage("checksum", "crc32c", body / per_run),
