@@ -29,6 +29,7 @@ struct Tile {
 /// (u, v) -> (u + v, (u - v) w), rows `lo` and `hi`.
 inline void inverse_rows(Tile& t, std::size_t lo, std::size_t hi, const double* w_re,
                          const double* w_im) {
+#pragma GCC ivdep
   for (std::size_t c = 0; c < kColumns; ++c) {
     const double d_re = t.re[lo][c] - t.re[hi][c];
     const double d_im = t.im[lo][c] - t.im[hi][c];
@@ -42,6 +43,7 @@ inline void inverse_rows(Tile& t, std::size_t lo, std::size_t hi, const double* 
 /// (u, v) -> (u + v conj(w), u - v conj(w)).
 inline void forward_rows(Tile& t, std::size_t lo, std::size_t hi, const double* w_re,
                          const double* w_im) {
+#pragma GCC ivdep
   for (std::size_t c = 0; c < kColumns; ++c) {
     const double v_re = t.re[hi][c] * w_re[c] + t.im[hi][c] * w_im[c];
     const double v_im = t.im[hi][c] * w_re[c] - t.re[hi][c] * w_im[c];
@@ -55,6 +57,7 @@ inline void forward_rows(Tile& t, std::size_t lo, std::size_t hi, const double* 
 inline void inverse_span(double* __restrict lo_re, double* __restrict lo_im,
                          double* __restrict hi_re, double* __restrict hi_im, std::size_t gap,
                          double w_re, double w_im) {
+#pragma GCC ivdep
   for (std::size_t j = 0; j < gap; ++j) {
     const double d_re = lo_re[j] - hi_re[j];
     const double d_im = lo_im[j] - hi_im[j];
@@ -68,6 +71,7 @@ inline void inverse_span(double* __restrict lo_re, double* __restrict lo_im,
 inline void forward_span(double* __restrict lo_re, double* __restrict lo_im,
                          double* __restrict hi_re, double* __restrict hi_im, std::size_t gap,
                          double w_re, double w_im) {
+#pragma GCC ivdep
   for (std::size_t j = 0; j < gap; ++j) {
     const double v_re = hi_re[j] * w_re + hi_im[j] * w_im;
     const double v_im = hi_im[j] * w_re - hi_re[j] * w_im;

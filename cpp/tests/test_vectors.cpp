@@ -5,6 +5,7 @@
 #include "check.h"
 #include "ring/prng.h"
 #include "simd/dispatch.h"
+#include "wire/checksum.h"
 
 using namespace quancrypt;
 
@@ -68,6 +69,21 @@ TEST(crc32c_of_rfc_3720_appendix_b_4) {
     CHECK(set->crc32c(0, rising.data(), 32) == 0x46DD794E);
     CHECK(set->crc32c(0, check, 9) == 0xE3069283);
     CHECK(set->crc32c(set->crc32c(0, check, 4), check + 4, 5) == 0xE3069283);
+  }
+}
+
+TEST(checksums_of_pieces_join) {
+  std::vector<std::uint8_t> data(5000);
+  std::iota(data.begin(), data.end(), std::uint8_t{7});
+  const simd::KernelTable& kernels = simd::kernels();
+  for (const std::size_t piece : {1U, 3U, 64U, 1000U, 2496U}) {
+    const Crc32cJoin join(piece);
+    std::uint32_t crc = kernels.crc32c(0, data.data(), 8);
+    std::size_t at = 8;
+    for (; at + piece <= data.size(); at += piece) {
+      crc = join(crc, kernels.crc32c(0, data.data() + at, piece));
+    }
+    CHECK(crc == kernels.crc32c(0, data.data(), at));
   }
 }
 

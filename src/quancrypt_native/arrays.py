@@ -73,6 +73,8 @@ def integers(x: ArrayLike, name: str | None, q_max: int) -> npt.NDArray[np.uint1
 
 def flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """One-dimensional, C-ordered, contiguous, aligned; a view where possible."""
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array.reshape(-1)
     return np.require(array.reshape(-1), requirements=["C", "A"])
 
 

@@ -32,6 +32,7 @@ MAX_BODY_BYTES = 2**48
 _PREFIX = struct.Struct("<8sHHQ")
 _TRAILER = struct.Struct("<I")
 TRAILER_BYTES = _TRAILER.size
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Kind(IntEnum):
@@ -45,7 +46,7 @@ class Kind(IntEnum):
 
 def prefix(kind: Kind, header: dict[str, Any], body_bytes: int) -> bytes:
     """All bytes before the body."""
-    text = json.dumps({**header, "body_bytes": body_bytes}, separators=(",", ":")).encode()
+    text = _JSON.encode({**header, "body_bytes": body_bytes}).encode()
     if len(text) > MAX_HEADER_BYTES:
         raise WireFormatError(f"header would take {len(text)} bytes; allowed: {MAX_HEADER_BYTES}")
     return _PREFIX.pack(MAGIC, VERSION, kind, len(text)) + text

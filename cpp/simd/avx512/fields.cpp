@@ -77,6 +77,48 @@ inline __m512i load_fields(const std::uint16_t* x) {
   return _mm512_cvtepu16_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
 }
 
+// Piece by piece, so that the chunks stay in the L1 cache while the primes go by.
+constexpr std::size_t kPiece = 64;
+
+/// sum over j of chunk[j][c] power[j] modulo p, for `kChunks` <= kGroup chunks.
+template <std::uint32_t kChunks>
+void combine(const std::uint64_t* chunk, const std::uint64_t* power, std::size_t width,
+             const Reducer& reducer, std::uint64_t* out) {
+  __m512i w[kChunks];
+  for (std::uint32_t j = 0; j < kChunks; ++j) w[j] = broadcast(power[j]);
+  for (std::size_t c = 0; c < width; c += 8) {
+    __m512i low = _mm512_setzero_si512();
+    __m512i high = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (std::uint32_t j = 0; j < kChunks; ++j) {
+      const __m512i x = load(chunk + j * kPiece + c);
+      low = _mm512_madd52lo_epu64(low, x, w[j]);
+      high = _mm512_madd52hi_epu64(high, x, w[j]);
+    }
+    store(out + c, reducer.two_words(high, low));
+  }
+}
+
+void combine_many(const std::uint64_t* chunk, std::uint32_t chunks, const std::uint64_t* power,
+                  std::size_t width, const Reducer& reducer, std::uint64_t* out) {
+  for (std::size_t c = 0; c < width; c += 8) {
+    __m512i sum = _mm512_setzero_si512();
+    for (std::uint32_t group = 0; group < chunks; group += kGroup) {
+      __m512i low = _mm512_setzero_si512();
+      __m512i high = _mm512_setzero_si512();
+      const std::uint32_t end = group + kGroup < chunks ? group + kGroup : chunks;
+      for (std::uint32_t j = group; j < end; ++j) {
+        const __m512i x = load(chunk + j * kPiece + c);
+        const __m512i w = broadcast(power[j]);
+        low = _mm512_madd52lo_epu64(low, x, w);
+        high = _mm512_madd52hi_epu64(high, x, w);
+      }
+      sum = reduce_once(_mm512_add_epi64(sum, reducer.two_words(high, low)), reducer.m.p);
+    }
+    store(out + c, sum);
+  }
+}
+
 /// Where a field lies in words of 52 bits: bits from `word` on, the rest from the next word.
 struct Place {
   std::uint32_t word;
@@ -110,7 +152,8 @@ bool unpack(const std::uint64_t* residues, std::size_t n, const PackTable& table
   const __m512i noise_offset = broadcast(limits.noise_max - half_value);
   const __m512i noise_span = broadcast(2 * limits.noise_max);
   __mmask8 violation = 0;
-  for (std::size_t c = 0; c < n; c += 8) {
+  // The coefficients c .. c + 7 in words of 52 bits; word[primes] is zero.
+  const auto assemble = [&](std::size_t c, __m512i* word) {
     __m512i digit[kCapacity];
 #pragma GCC unroll 4
     for (std::uint32_t i = 0; i < primes; ++i) {
@@ -130,8 +173,7 @@ bool unpack(const std::uint64_t* residues, std::size_t n, const PackTable& table
       }
       digit[i] = reduce_once(d, m.p);
     }
-    // Horner in 52-bit words: word = word * p + digit; before step i the value has primes - i words.
-    __m512i word[kCapacity + 1];
+    // Horner: word = word * p + digit; after step s the value has s + 1 words.
     for (std::uint32_t l = 0; l <= primes; ++l) word[l] = _mm512_setzero_si512();
     word[0] = digit[primes - 1];
 #pragma GCC unroll 4
@@ -148,23 +190,41 @@ bool unpack(const std::uint64_t* residues, std::size_t n, const PackTable& table
     }
     const __m512i noise = _mm512_add_epi64(_mm512_and_si512(word[0], guard_mask), noise_offset);
     violation |= _mm512_cmpgt_epu64_mask(noise, noise_span);
-    for (std::uint32_t f = 0; f < table.fields; ++f) {
-      const Place& place = places[f];
-      __m512i field = _mm512_srl_epi64(word[place.word], place.right);
-      if (place.straddles) {
-        field = _mm512_or_si512(field, _mm512_sll_epi64(word[place.word + 1], place.left));
-      }
-      field = _mm512_and_si512(field, field_mask);
-      violation |= _mm512_cmpgt_epu64_mask(field, field_max);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(fields + f * n + c),
-                          _mm512_cvtepi64_epi32(field));
-    }
     // Nothing may stand above the last field.
     __m512i above = _mm512_srl_epi64(word[top_bit / 52], count(top_bit % 52));
     for (std::uint32_t l = top_bit / 52 + 1; l < primes; ++l) {
       above = _mm512_or_si512(above, word[l]);
     }
     violation |= _mm512_test_epi64_mask(above, above);
+  };
+  const auto extract = [&](const __m512i* word, const Place& place) {
+    __m512i field = _mm512_srl_epi64(word[place.word], place.right);
+    if (place.straddles) {
+      field = _mm512_or_si512(field, _mm512_sll_epi64(word[place.word + 1], place.left));
+    }
+    field = _mm512_and_si512(field, field_mask);
+    violation |= _mm512_cmpgt_epu64_mask(field, field_max);
+    return _mm512_cvtepi64_epi32(field);
+  };
+  std::size_t c = 0;
+  __m512i one[kCapacity + 1];
+  __m512i two[kCapacity + 1];
+  // Sixteen at a time fill whole cache lines: the rows of fields lie a power of two apart, in the same
+  // few sets of the cache, and half a line would be gone before its other half comes.
+  for (; c + 16 <= n; c += 16) {
+    assemble(c, one);
+    assemble(c + 8, two);
+    for (std::uint32_t f = 0; f < table.fields; ++f) {
+      const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(extract(one, places[f])),
+                                              extract(two, places[f]), 1);
+      _mm512_storeu_si512(fields + f * n + c, both);
+    }
+  }
+  for (; c < n; c += 8) {
+    assemble(c, one);
+    for (std::uint32_t f = 0; f < table.fields; ++f) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(fields + f * n + c), extract(one, places[f]));
+    }
   }
   return violation == 0;
 }
@@ -189,16 +249,14 @@ void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& ta
     }
   }
   const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(table.field_bits));
-  // Piece by piece, so that the chunks stay in the L1 cache while the primes go by.
-  constexpr std::size_t kPiece = 64;
   alignas(64) std::uint64_t chunk[kMaxChunks * kPiece];
   for (std::size_t piece = 0; piece < n; piece += kPiece) {
-    const std::size_t count = n - piece < kPiece ? n - piece : kPiece;
+    const std::size_t width = n - piece < kPiece ? n - piece : kPiece;
     for (std::uint32_t j = 0; j < chunks; ++j) {
       const std::uint32_t first = j * per_chunk;
       const std::uint32_t last =
           (first + per_chunk < table.fields ? first + per_chunk : table.fields) - 1;
-      for (std::size_t c = 0; c < count; c += 8) {
+      for (std::size_t c = 0; c < width; c += 8) {
         const std::uint16_t* at = fields + piece + c;
         __m512i sum = load_fields(at + last * n);
         for (std::uint32_t f = last; f-- > first;) {
@@ -209,22 +267,22 @@ void pack_fields(const std::uint16_t* fields, std::size_t n, const PackTable& ta
     }
     for (std::uint32_t i = 0; i < table.primes; ++i) {
       const Reducer reducer(constants[i]);
-      for (std::size_t c = 0; c < count; c += 8) {
-        __m512i sum = _mm512_setzero_si512();
-        for (std::uint32_t group = 0; group < chunks; group += kGroup) {
-          __m512i low = _mm512_setzero_si512();
-          __m512i high = _mm512_setzero_si512();
-          const std::uint32_t end = group + kGroup < chunks ? group + kGroup : chunks;
-          for (std::uint32_t j = group; j < end; ++j) {
-            const __m512i x = load(chunk + j * kPiece + c);
-            const __m512i w = broadcast(power[i][j]);
-            low = _mm512_madd52lo_epu64(low, x, w);
-            high = _mm512_madd52hi_epu64(high, x, w);
-          }
-          const __m512i part = reducer.two_words(high, low);
-          sum = group == 0 ? part : reduce_once(_mm512_add_epi64(sum, part), reducer.m.p);
-        }
-        store(residues + i * n + piece + c, sum);
+      std::uint64_t* out = residues + i * n + piece;
+      switch (chunks) {
+        case 1:
+          combine<1>(chunk, power[i], width, reducer, out);
+          break;
+        case 2:
+          combine<2>(chunk, power[i], width, reducer, out);
+          break;
+        case 3:
+          combine<3>(chunk, power[i], width, reducer, out);
+          break;
+        case 4:
+          combine<4>(chunk, power[i], width, reducer, out);
+          break;
+        default:
+          combine_many(chunk, chunks, power[i], width, reducer, out);
       }
     }
   }
