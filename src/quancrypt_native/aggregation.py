@@ -53,7 +53,8 @@ class Aggregator:
         Parameters
         ----------
         update
-            Of the same parameters, key, names, shapes and clip bounds as the first.
+            Of the same parameters, key, names, shapes and clip bounds as the first; or the bytes of
+            one, which are checked as they are added, in one pass.
         weight
             A positive integer. Sums may be added too; weights multiply.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import json
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -286,15 +285,11 @@ def test_commit_is_that_of_the_own_checkout_only(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
-def report() -> Any:
-    path = ROOT / "benchmarks" / "report.py"
-    spec = importlib.util.spec_from_file_location("bench_report", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def report() -> Iterator[Any]:
+    """The script, imported as it runs: with its folder on the path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("report")
 
 
 def marked(*names: str) -> str:
