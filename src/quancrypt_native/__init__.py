@@ -8,7 +8,8 @@ The path of one update, and the file of each step::
     Decryptor              decryptor.py    exact integer sums, means as float32
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
+from importlib.metadata import version as _version
 
 from quancrypt_native import seal
 from quancrypt_native.aggregation import Aggregator, aggregate
@@ -40,8 +41,8 @@ from quancrypt_native.runtime import (
 from quancrypt_native.update import EncryptedUpdate
 
 try:
-    __version__ = version("quancrypt-native")
-except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = _version("quancrypt-native")
+except _PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [

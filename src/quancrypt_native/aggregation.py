@@ -1,6 +1,7 @@
 """Sums of encrypted updates: no key is needed, and none is held."""
 
 from collections.abc import Iterable, Sequence
+from typing import Never
 
 from quancrypt_native import _core, wire
 from quancrypt_native._validate import integer
@@ -64,6 +65,8 @@ class Aggregator:
             If the total weight would pass ``params.max_weight``.
         KeyMismatchError
             If the update belongs to another key or other parameters.
+        WireFormatError
+            If bytes are malformed.
         ParameterError
             If names, shapes or clip bounds differ (naming the tensor), or the weight is not a
             positive integer.
@@ -105,6 +108,12 @@ class Aggregator:
             raise ParameterError("nothing was added: a sum needs at least one update")
         about = (self._params, self._key_id, self._layout, self._core.weight, None)
         return EncryptedUpdate(*about, self._core.result(update_prefix(*about)))
+
+    def __reduce_ex__(self, protocol: object) -> Never:
+        """Refuse pickling and copying: a copy would share the running sum."""
+        raise ParameterError("an Aggregator is not pickled or copied; pickle its result()")
+
+    __reduce__ = __reduce_ex__  # type: ignore[assignment]
 
 
 def aggregate(

@@ -14,6 +14,7 @@ from quancrypt_native.layout import (
     MIN_CLIP,
     Layout,
     TensorSpec,
+    is_utf8,
     tensor_label,
 )
 
@@ -34,13 +35,14 @@ def as_numpy(x: ArrayLike, name: str | None) -> npt.NDArray[Any]:
         except (TypeError, RuntimeError) as error:
             raise ParameterError(
                 f"{label} is a torch tensor of dtype {x.dtype} that NumPy cannot hold ({error}); "
-                "cast it to float32 or float64"
+                "make it dense and cast it to float32 or float64"
             ) from None
     if hasattr(x, "__array__") and not isinstance(x, type):
         return np.asarray(x)
-    raise ParameterError(
-        f"{label} is a {type(x).__name__}; allowed: a NumPy array, a torch tensor or a dict of them"
-    )
+    allowed = "a NumPy array, a torch tensor or a dict of them"
+    if name is not None:  # dicts are not nested
+        allowed = "a NumPy array or a torch tensor"
+    raise ParameterError(f"{label} is a {type(x).__name__}; allowed: {allowed}")
 
 
 def floats(x: ArrayLike, name: str | None) -> npt.NDArray[Any]:
@@ -85,8 +87,8 @@ def named(x: ArrayLike) -> tuple[dict[str | None, ArrayLike], bool]:
     if len(x) > MAX_TENSORS:
         raise ParameterError(f"{len(x)} tensors are too many; allowed: {MAX_TENSORS}")
     for name in x:
-        if not isinstance(name, str):
-            raise ParameterError(f"a tensor is named {name!r}; allowed: strings")
+        if not isinstance(name, str) or not is_utf8(name):
+            raise ParameterError(f"a tensor is named {name!r}; allowed: strings of valid Unicode")
     return dict(x), False
 
 

@@ -16,9 +16,9 @@ class Explanation:
         """Derive the rest from the parameters' own figures."""
         if figures["encoding"] == "packed":
             figures["noise_bound_of_sum"] = figures["max_weight"] * figures["noise_bound"]
-            figures["noise_allowed"] = 2 ** (figures["guard_bits"] - 1)
+            figures["noise_allowed"] = 2 ** (figures["guard_bits"] - 1) - 1
             figures["noise_margin_bits"] = math.log2(
-                figures["noise_allowed"] / figures["noise_bound_of_sum"]
+                (figures["noise_allowed"] + 1) / figures["noise_bound_of_sum"]
             )
         figures["expansion_over_float32"] = figures["bytes_per_value"] / 4
         return cls(figures)
@@ -51,7 +51,7 @@ class Explanation:
                 (
                     "noise of a sum",
                     f"at most {f['noise_bound_of_sum']} ({f['max_weight']} x {f['noise_bound']}), "
-                    f"{f['noise_allowed'] - 1} allowed: exact, "
+                    f"{f['noise_allowed']} allowed: exact, "
                     f"{f['noise_margin_bits']:.2f} bits spare",
                 ),
             ]

@@ -94,7 +94,7 @@ class Layout:
             if not (isinstance(item, list) and len(item) == 3):
                 raise WireFormatError(f"tensor {position} is not [name, shape, clip]")
             name, shape, clip = item
-            if not isinstance(name, str) or name in names:
+            if not isinstance(name, str) or name in names or not is_utf8(name):
                 raise WireFormatError(f"tensor {position} has no name of its own")
             names.add(name)
             if not _is_shape(shape):
@@ -121,6 +121,15 @@ def _is_shape(shape: Any) -> bool:
         return False
     # NumPy refuses even empty arrays whose other dimensions are huge.
     return bool(math.prod(n for n in shape if n > 0) <= MAX_VALUES)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether every reader of the wire format can hold the name: no lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def tensor_label(name: str | None) -> str:

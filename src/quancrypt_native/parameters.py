@@ -105,7 +105,6 @@ class Parameters:
         """
         bits = integer("bits", bits, 2, 16)
         max_weight = integer("max_weight", max_weight, 1, 65536)
-        security = integer("security", security, 128, 256)
         choice("security", security, _search.SECURITY_LEVELS)
         if str(key_mode) == "threshold":
             raise ParameterError(
@@ -165,7 +164,6 @@ class Parameters:
         """
         poly_degree = integer("poly_degree", poly_degree, 1024, 32768)
         choice("poly_degree", poly_degree, _search.DEGREES)
-        security = integer("security", security, 128, 256)
         choice("security", security, _search.SECURITY_LEVELS)
         if not isinstance(coeff_modulus_bits, Iterable):
             raise ParameterError(

@@ -362,3 +362,8 @@ def test_results_belong_to_the_caller(small: Party) -> None:
     second: Any = small.decryptor.decrypt_mean(update)
     np.testing.assert_array_equal(second["a"], np.ones(3))
     np.testing.assert_array_equal(first["b"], np.ones(3))
+
+
+def test_names_that_are_no_unicode_are_refused(small: Party) -> None:
+    with pytest.raises(qn.ParameterError, match="valid Unicode"):
+        small.encryptor.encrypt({"\ud800": np.zeros(3)}, clip=1.0)

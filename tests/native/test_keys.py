@@ -357,3 +357,12 @@ def test_keys_outlive_their_parameters() -> None:
     del update
     gc.collect()
     np.testing.assert_array_equal(decryptor.decrypt_integers(total.result()), np.arange(5))
+
+
+def test_an_aggregator_refuses_pickling_and_copying(small: Party) -> None:
+    total = qn.Aggregator(small.params)
+    for _ in range(2):
+        for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(qn.ParameterError, match="pickle its result"):
+                attempt(total)
+        total.add(small.encryptor.encrypt(np.zeros(3), clip=1.0))

@@ -236,7 +236,7 @@ def test_explain() -> None:
         "noise_bound": noise,
         "scale_bits": 0,
         "noise_bound_of_sum": 16 * noise,
-        "noise_allowed": 2 ** (16 * noise).bit_length(),
+        "noise_allowed": 2 ** (16 * noise).bit_length() - 1,
         "noise_margin_bits": math.log2(2 ** (16 * noise).bit_length() / (16 * noise)),
         "modulus_bits": math.prod(primes).bit_length(),
         "modulus_limit": standard.LIMITS[params.poly_degree][128],
@@ -250,7 +250,7 @@ def test_explain() -> None:
         "packed", str(params.poly_degree), "50 + 50 + 49 + 49 + 20 bits", "(the last is special)",
         f"modulus of {figures['modulus_bits']} bits, at most 218 allowed", "secret or public",
         f"{params.fields} of 12 bits each", f"at most {16 * noise} (16 x {noise})",
-        f"{figures['noise_allowed'] - 1} allowed", f"{params.bytes_per_value:.3f} uploaded",
+        f"{figures['noise_allowed']} allowed", f"{params.bytes_per_value:.3f} uploaded",
         params.fingerprint,
     ):  # fmt: skip
         assert part in text

@@ -156,4 +156,6 @@ def _millions(value: float) -> str:
 
 
 def _tick(value: float) -> str:
+    if value >= 1e6:
+        return f"{value / 1e6:g} M"
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
