@@ -84,15 +84,15 @@ class QuanCryptConfig(BaseModel):
     data_dir: Path | None = None
     out: Path | None = None
     seed: int = Field(default=1, ge=0, lt=2**63)
-    lr: float = Field(default=1e-3, gt=0, le=1e3)
+    lr: float = Field(default=1e-3, gt=0, le=1e3, allow_inf_nan=False)
     weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
     batch_size: int | None = Field(default=None, ge=1)
     local_epochs: int | None = Field(default=None, ge=1)
     clip_factor: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    smoothing: float = Field(default=1.0, gt=0, le=1)
+    smoothing: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
     pruning: bool = True
-    p_0: float = 0.2
-    p_target: float = 0.5
+    p_0: float = Field(default=0.2, allow_inf_nan=False)
+    p_target: float = Field(default=0.5, allow_inf_nan=False)
     t_eff: int = Field(default=40, ge=0)
     t_target: int = Field(default=300, ge=0)
     rounding: str = "nearest"

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from quancrypt_fl.cli.app import run
 from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.method.rounds import GlobalState
 
 SMALL = ["simulate", "--clients", "2", "--rounds", "1", "--local-epochs", "1"]
 
@@ -108,6 +110,9 @@ def test_quiet_and_table(
         (["simulate", "--bits", "many"], "Invalid value for '--bits'"),
         (["simulate", "--t-eff", "300"], "t_eff = 300 must be below t_target = 300"),
         (["simulate", "--dataset", "mnist"], "needs --data-dir"),
+        (["simulate", "--lr", "nan"], "lr = nan: Input should be a finite number"),
+        (["simulate", "--lr", "inf"], "lr = inf: Input should be a finite number"),
+        (["simulate", "--p-0", "nan"], "p_0 = nan: Input should be a finite number"),
         (["simulate", "--nonsense"], "No such option: --nonsense"),
         (["simulate", "--clients", "2000"], "use fewer clients or more data"),
         (["nonsense"], "No such command 'nonsense'"),
@@ -133,6 +138,86 @@ def test_wrong_arguments_are_one_line(
 def test_resume_without_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*SMALL, "--resume", "--out", str(tmp_path)]) == 2
     assert "no checkpoint to resume from" in capsys.readouterr().err
+
+
+def test_resume_with_fewer_rounds_than_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*SMALL, "--quiet", "--out", str(tmp_path)]
+    assert run([*options, "--rounds", "2"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run([*options, "--resume"]) == 2
+    assert "2 rounds are done already, --rounds is 1" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_results_go_into_a_folder(
+    below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert run([*SMALL, "--out", str(file / below)]) == 2
+    assert capsys.readouterr() == ("", f"quancrypt: {file}: is a file; --out names a folder\n")
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_an_interrupted_run_says_how_to_go_on(
+    rounds: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from quancrypt_fl.engines import simulation
+
+    whole = simulation.federated_round
+
+    def interrupted(state: GlobalState, *arguments: Any) -> GlobalState:
+        if state.round == rounds:
+            raise KeyboardInterrupt
+        return whole(state, *arguments)
+
+    monkeypatch.setattr(simulation, "federated_round", interrupted)
+    options = [*SMALL, "--rounds", "3", "--out", str(tmp_path)]
+    assert run(options) == 130
+    expected = f"interrupted after round {rounds}; go on with --resume" if rounds else "interrupted"
+    assert capsys.readouterr() == ("", f"quancrypt: {expected}\n")
+
+
+def test_any_command_that_is_interrupted_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quancrypt_fl.cli import plan as module
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "calibrate", interrupt)
+    assert run(["plan", "--values", "9"]) == 130
+    assert capsys.readouterr() == ("", "quancrypt: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        "import os, signal; os.kill(os.getpid(), signal.SIGINT)",  # while modules are imported
+        "raise KeyboardInterrupt",
+    ],
+)
+def test_an_interrupted_start_is_one_line(interrupt: str) -> None:
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'quancrypt_fl.cli.app':\n"
+        f"            {interrupt}\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['quancrypt', 'doctor']\n"
+        "from quancrypt_fl.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "quancrypt: interrupted\n"
 
 
 def test_the_module_is_the_command() -> None:

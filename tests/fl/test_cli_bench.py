@@ -56,7 +56,7 @@ def printed(document: dict[str, Any]) -> str:
 def test_quick_json_is_a_document_and_nothing_else(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    out, plot = tmp_path / "new" / "bench.json", tmp_path / "new" / "bench.png"
+    out, plot = tmp_path / "bench.json", tmp_path / "bench.png"
     options = ["--values", "20000", "--repeat", "1", "--no-kernels"]
     files = ["--out", str(out), "--plot", str(plot)]
     assert run(["bench", "--quick", "--json", *options, *files]) == 0
@@ -69,6 +69,43 @@ def test_quick_json_is_a_document_and_nothing_else(
     assert shown["machine"]["kernel_set"] == qn.backend()
     assert shown["machine"]["threads"] == 1
     assert "kernels" not in shown
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("--out", "absent/x.json", "there is no folder"),
+        ("--plot", "absent/x.png", "there is no folder"),
+        ("--plot", "x.txt", "x.txt: --plot draws .png, .pdf, .svg"),
+        ("--plot", "x", "x: --plot draws .png, .pdf, .svg"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_measuring(
+    option: str,
+    name: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def measure(*_: Any) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(bench_run, "run_benchmarks", measure)
+    assert run(["bench", option, str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_keeps_square_brackets_and_tells_the_number_of_pairs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["bench", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "pip install 'quancrypt-native[baselines]'" in shown
+    assert QUICK.repeat == 3
+    assert "Three pairs of each" in shown
 
 
 def test_every_row_has_times_and_ratios(document: dict[str, Any]) -> None:
@@ -129,6 +166,14 @@ def test_table_and_chart(document: dict[str, Any], tmp_path: Path) -> None:
     assert f"SEAL {qn.seal.version()}" in text
     draw_chart(document, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_the_suffix_of_a_chart_is_its_format(
+    document: dict[str, Any], tmp_path: Path, suffix: str, magic: bytes
+) -> None:
+    draw_chart(document, tmp_path / f"chart{suffix}")
+    assert (tmp_path / f"chart{suffix}").read_bytes().startswith(magic)
 
 
 def test_a_missing_rival_is_a_line_not_an_error(

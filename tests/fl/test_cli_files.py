@@ -216,6 +216,69 @@ def test_bounds_from_means_serve_all_clients(site: Path, succeed: Invoke, fail: 
     assert "clip bounds must be equal for all clients whose updates are added" in refused
 
 
+def test_a_tensor_of_zeros_has_no_automatic_bound(
+    site: Path, succeed: Invoke, fail: Invoke, tmp_path: Path
+) -> None:
+    tensors = {"empty": np.zeros((0, 3), np.float32), "w": np.ones(4, np.float32)}
+    save_file({**tensors, "frozen": np.zeros(4, np.float32)}, tmp_path / "zeros.safetensors")
+    options = ("--key", key_of(site), "--clip", "auto")
+    refused = fail("encrypt", "zeros.safetensors", "0.qcu", *options)
+    assert refused == (
+        "quancrypt: tensor 'frozen' is all zero, so 'auto' finds no bound for it: "
+        "give bounds in a JSON file, as --save-clip writes them\n"
+    )
+    save_file(tensors, tmp_path / "some.safetensors")
+    succeed("encrypt", "some.safetensors", "0.qcu", *options)
+
+
+def test_tensors_that_are_mostly_clipped_are_named(site: Path, succeed: Invoke) -> None:
+    half = np.array([1, 1, 3, 3], np.float32)
+    save_file({"half": half, "most\x1b": half + np.float32([0, 2, 0, 0])}, "in.safetensors")
+    options = ("--key", key_of(site), "--clip", 2)
+    shown = succeed("encrypt", "in.safetensors", "0.qcu", *options)
+    assert shown.endswith(
+        "62.50% of values clipped\nmore than half of the values clipped: most\\x1b (75%)\n"
+    )
+    shown = succeed("encrypt", "in.safetensors", "1.qcu", *options[:2], "--clip", 4)
+    assert "more than half" not in shown
+
+
+def test_no_input_is_written_over(site: Path, succeed: Invoke, fail: Invoke) -> None:
+    for name in ("0.safetensors", "0.qcu", "1.qcu"):
+        Path(name).write_bytes((site / name).read_bytes())
+    succeed("keygen", "--out", "keys", "--max-weight", MAX_WEIGHT, "--values", 609)
+    key, params = "keys/secret.qck", "keys/params.qcp"
+    Path("bounds.json").write_text("{}")
+    encrypt = ("encrypt", "0.safetensors")
+    options = ("--key", key, "--clip", "bounds.json", "--force")
+    contents = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    for target in ("./0.safetensors", key, params, "bounds.json"):
+        refused = fail(*encrypt, target, *options)
+        assert f"{Path(target)}: is the same file as " in refused
+        refused = fail(*encrypt, "new.qcu", *options, "--save-clip", target)
+        assert f"{Path(target)}: is the same file as " in refused
+    refused = fail(*encrypt, "new.qcu", *options, "--save-clip", "./keys/../new.qcu")
+    assert "is the same file as new.qcu" in refused
+    for target in ("0.qcu", key, params):
+        refused = fail("decrypt", "0.qcu", target, "--key", key, "--force")
+        assert f"{target}: is the same file as {target}; name another one" in refused
+    for target in ("0.qcu", "1.qcu", params):
+        out = ("--params", params, "--out", target, "--force")
+        assert f"{target}: is the same file as" in fail("aggregate", "0.qcu", "1.qcu", *out)
+    assert contents == {path: path.read_bytes() for path in contents}
+
+
+def test_the_key_file_is_looked_at_before_its_parameters(site: Path, fail: Invoke) -> None:
+    source, key = site / "0.safetensors", "absent/secret.qck"
+    for command in (("encrypt", source, "0.qcu", "--clip", 1), ("decrypt", site / "0.qcu", "0.s")):
+        assert f"{key}: cannot be read: No such file" in fail(*command, "--key", key)
+        refused = fail(*command, "--key", source)
+        assert "0.safetensors: wrong magic: this is no file of quancrypt" in refused
+        refused = fail(*command, "--key", site / "sum.qcu")
+        assert "sum.qcu: " in refused
+        assert "params.qcp" not in refused
+
+
 def test_half_precision_is_widened_exactly(site: Path, succeed: Invoke) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file as save_torch
@@ -514,7 +577,7 @@ def test_files_of_clip_bounds(
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("1", "--weights holds 1 numbers for 2 updates"),
+        ("1", "--weights holds 1 number for 2 updates"),
         ("1,2,3", "--weights holds 3 numbers for 2 updates"),
         ("1,x", "--weights holds 'x'; allowed: positive integers"),
         ("1,-2", "--weights holds '-2'; allowed: positive integers"),

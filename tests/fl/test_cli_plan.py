@@ -138,7 +138,7 @@ def test_a_capacity_of_one_can_be_measured() -> None:
         ("--values 9 --security 100", "security is 100"),
         ("--values 9 --key-mode secret", "key_mode is 'secret'; allowed: symmetric, public"),
         ("--values 9 --clients 5 --max-weight 4", "--max-weight is 4; allowed: at least the 5"),
-        ("--values 9 --clients 70000", "max_weight is 131072; allowed: 1 to 65536"),
+        ("--values 9 --clients 70000", "--clients is 70000; allowed: 1 to 65536"),
     ],
 )
 def test_what_cannot_be_planned(

@@ -135,7 +135,11 @@ def test_a_finished_run_can_be_prolonged(tiny: TinyConfig, tmp_path: Path) -> No
     again = Simulation(tiny(rounds=2, out=tmp_path), resume=True).run()
     assert len(again["receipt"]["keys"]) == 1
     longer = Simulation(tiny(rounds=3, out=tmp_path), resume=True)
+    assert longer.saved_rounds == 0
     longer.run()
+    assert longer.saved_rounds == 3
+    with pytest.raises(CheckpointError, match="3 rounds are done already, --rounds is 2"):
+        Simulation(tiny(rounds=2, out=tmp_path), resume=True).run()
     whole = Simulation(tiny(rounds=3))
     whole.run()
     assert_equal_weights(longer, whole)

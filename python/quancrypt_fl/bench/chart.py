@@ -44,7 +44,15 @@ _OPERATIONS = (
 
 
 def draw_chart(document: Mapping[str, Any], path: Path) -> None:
-    """Draw a document of :func:`~quancrypt_fl.bench.run.run_benchmarks` into a PNG file."""
+    """Draw a document of :func:`~quancrypt_fl.bench.run.run_benchmarks` into a file.
+
+    Parameters
+    ----------
+    document
+        What to draw.
+    path
+        The file; its suffix is the format: ``.png``, ``.pdf`` or ``.svg``.
+    """
     figure = Figure(figsize=(11.5, 5.4), dpi=150)
     left, right = figure.subplots(1, 2, width_ratios=(1.75, 1))
     figure.subplots_adjust(left=0.085, right=0.985, top=0.80, bottom=0.115, wspace=0.10)
@@ -77,7 +85,7 @@ def draw_chart(document: Mapping[str, Any], path: Path) -> None:
         fontsize=7.5,
         color=_GREY,
     )
-    figure.savefig(path, format="png")
+    figure.savefig(path)
 
 
 def _times(document: Mapping[str, Any], name: str) -> dict[str, float]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from quancrypt_fl.cli.interrupts import INTERRUPTED, MESSAGE, interruptible_imports
+
 __all__ = ["main"]
 
 NEEDS_EXTRA = "quancrypt needs the [fl] extra: pip install 'quancrypt-native[fl]'"
@@ -17,7 +19,8 @@ NEEDS_EXTRA = "quancrypt needs the [fl] extra: pip install 'quancrypt-native[fl]
 def main() -> None:
     """Entry point of the console script: runs a command and exits with its status."""
     try:
-        from quancrypt_fl.cli.app import run
+        with interruptible_imports():
+            from quancrypt_fl.cli.app import run
 
         status = run()
     except ModuleNotFoundError as error:
@@ -25,4 +28,7 @@ def main() -> None:
             raise
         print(NEEDS_EXTRA, file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        print(f"quancrypt: {MESSAGE}", file=sys.stderr)
+        status = INTERRUPTED
     sys.exit(status)

@@ -49,7 +49,7 @@ def aggregate(
       quancrypt aggregate a.qcu b.qcu c.qcu --weights 3,1,2 \
           --params keys/params.qcp --out sum.qcu
     """
-    check_output(out, force=force)
+    check_output(out, force=force, inputs=[*sources, params])
     factors = _weights(weights, len(sources))
     _refuse_twice(sources)
     parameters = load_parameters(params)
@@ -85,7 +85,9 @@ def _weights(option: str | None, updates: int) -> list[int]:
             raise CommandError(f"--weights holds {text.strip()!r}; allowed: positive integers")
         weights.append(int(text))
     if len(weights) != updates:
-        raise CommandError(f"--weights holds {len(weights)} numbers for {updates} updates")
+        raise CommandError(
+            f"--weights holds {counted(len(weights), 'number')} for {counted(updates, 'update')}"
+        )
     return weights
 
 

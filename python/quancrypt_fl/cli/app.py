@@ -14,7 +14,9 @@ from quancrypt_fl.cli.bench import bench
 from quancrypt_fl.cli.decrypt import decrypt
 from quancrypt_fl.cli.doctor import doctor
 from quancrypt_fl.cli.encrypt import encrypt
+from quancrypt_fl.cli.errors import CommandInterruptedError
 from quancrypt_fl.cli.inspect import inspect
+from quancrypt_fl.cli.interrupts import INTERRUPTED, MESSAGE
 from quancrypt_fl.cli.keygen import keygen
 from quancrypt_fl.cli.plan import plan
 from quancrypt_fl.cli.simulate import simulate
@@ -25,7 +27,6 @@ from quancrypt_native import QuanCryptError, __version__
 __all__ = ["app", "run"]
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
 BROKEN_PIPE = 141  # as a shell reports a process that SIGPIPE ended
 
 app = typer.Typer(
@@ -84,14 +85,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error.__context__, BrokenPipeError):
             raise
         return BROKEN_PIPE
+    except CommandInterruptedError as error:
+        return _interrupted(str(error))
     except OSError as error:
         return _fail(_describe(error))
     except (FederatedError, QuanCryptError) as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        print("quancrypt: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
+    if status == INTERRUPTED:  # Typer turns KeyboardInterrupt into a silent exit
+        return _interrupted()
     return status if isinstance(status, int) else 0
+
+
+def _interrupted(message: str = MESSAGE) -> int:
+    print(f"quancrypt: {printable(message)}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _describe(error: OSError) -> str:

@@ -13,14 +13,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from quancrypt_fl.cli.errors import CommandError
+from quancrypt_fl.cli.storage import check_output, write
+
 __all__ = ["bench"]
 
 _FILE_WIDTH = 120
+_CHARTS = (".png", ".pdf", ".svg")
 
 
 def bench(
     quick: Annotated[
-        bool, typer.Option("--quick", help="One pair of each, in seconds: orders of magnitude.")
+        bool, typer.Option("--quick", help="Three pairs of each, in seconds: orders of magnitude.")
     ] = False,
     values: Annotated[
         int | None,
@@ -36,7 +40,9 @@ def bench(
     ] = 1,
     repeat: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Pairs of each comparison.", show_default="9"),
+        typer.Option(
+            min=1, max=1000, help="Pairs of each comparison.", show_default="9; --quick 3"
+        ),
     ] = None,
     kernels: Annotated[
         bool, typer.Option("--kernels/--no-kernels", help="Measure kernels one by one too.")
@@ -46,18 +52,26 @@ def bench(
         typer.Option("--backends", help="Measure operations with every other kernel set too."),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw bytes and time per value into this PNG file.")
+        Path | None,
+        typer.Option(help="Draw bytes and time per value into this file: .png, .pdf or .svg."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the document to this JSON file.")] = None,
     json_only: Annotated[
         bool, typer.Option("--json", help="Print only the document, as JSON.")
     ] = False,
 ) -> None:
-    """Measure speed and size beside Microsoft SEAL, TenSEAL and Paillier, as ratios in one run.
+    r"""Measure speed and size beside Microsoft SEAL, TenSEAL and Paillier, as ratios in one run.
 
     Every answer is checked before it is timed. TenSEAL and Paillier take part where they are
-    installed: pip install 'quancrypt-native[baselines]'.
+    installed: pip install 'quancrypt-native\[baselines]'.
     """
+    if out is not None:
+        check_output(out, force=True)
+    if plot is not None:
+        check_output(plot, force=True, inputs=[out])
+        if plot.suffix.lower() not in _CHARTS:
+            raise CommandError(f"{plot}: --plot draws {', '.join(_CHARTS)}")
+
     from quancrypt_fl.bench.run import QUICK, BenchConfig, run_benchmarks
 
     base = QUICK if quick else BenchConfig()
@@ -72,12 +86,10 @@ def bench(
     with _announcer(silent=json_only) as announce:
         document = run_benchmarks(config, announce)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        write(out, json.dumps(document, indent=2, allow_nan=False).encode() + b"\n", force=True)
     if plot is not None:
         from quancrypt_fl.bench.chart import draw_chart
 
-        plot.parent.mkdir(parents=True, exist_ok=True)
         draw_chart(document, plot)
     if json_only:
         json.dump(document, sys.stdout, indent=2, allow_nan=False)

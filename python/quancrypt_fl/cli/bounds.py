@@ -16,7 +16,14 @@ from quancrypt_fl.cli.storage import read
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.clipping import clip_bounds, mean_magnitudes
 
-__all__ = ["DEFAULT_FACTOR", "EQUAL_BOUNDS", "bounds_to_bytes", "clip_bounds_of", "clipped_values"]
+__all__ = [
+    "DEFAULT_FACTOR",
+    "EQUAL_BOUNDS",
+    "bounds_to_bytes",
+    "clip_bounds_of",
+    "clip_file",
+    "clipped_values",
+]
 
 DEFAULT_FACTOR = 3.0
 
@@ -47,6 +54,12 @@ def clip_bounds_of(option: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str
     return dict.fromkeys(tensors, _positive(number, "--clip"))
 
 
+def clip_file(option: str) -> Path | None:
+    """The JSON file that ``--clip`` names, or None."""
+    named = option.partition(":")[0] != "auto" and isinstance(_number(option), str)
+    return Path(option) if named else None
+
+
 def bounds_to_bytes(bounds: Mapping[str, float]) -> bytes:
     """The JSON file that ``--clip`` reads."""
     return json.dumps(dict(bounds), indent=1, allow_nan=False).encode() + b"\n"
@@ -59,9 +72,17 @@ def clipped_values(array: NDArray[Any], bound: float) -> int:
 
 def _from_means(tensors: Mapping[str, NDArray[Any]], factor: float) -> dict[str, float]:
     try:
-        return clip_bounds(mean_magnitudes(tensors), factor)
+        means = mean_magnitudes(tensors)
     except MethodError as error:
         raise CommandError(str(error)) from error
+    for name, array in tensors.items():
+        # The smallest bound would stand for it, and cut away what other clients have here.
+        if array.size and means[name] == 0:
+            raise CommandError(
+                f"tensor '{name}' is all zero, so 'auto' finds no bound for it: "
+                "give bounds in a JSON file, as --save-clip writes them"
+            )
+    return clip_bounds(means, factor)
 
 
 def _from_file(option: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, float]:

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 import quancrypt_native as qn
 from quancrypt_fl.cli.errors import naming
-from quancrypt_fl.cli.objects import load_secret_key, load_update, parameters_of_key
+from quancrypt_fl.cli.objects import (
+    load_secret_key,
+    load_update,
+    parameters_of_key,
+    params_beside,
+)
 from quancrypt_fl.cli.options import Force, JsonOnly, ParamsBesideKey, PassphraseFd
 from quancrypt_fl.cli.storage import check_output, write
 from quancrypt_fl.cli.tensors import tensors_to_bytes
@@ -45,7 +50,7 @@ def decrypt(
 
       quancrypt decrypt sum.qcu mean.safetensors --key keys/secret.qck
     """
-    check_output(target, force=force)
+    check_output(target, force=force, inputs=[source, key, params or params_beside(key)])
     parameters = parameters_of_key(key, params)
     update = load_update(source, parameters)
     secret = load_secret_key(key, parameters, passphrase_fd)

@@ -8,9 +8,15 @@ from typing import Annotated, Any
 import typer
 
 import quancrypt_native as qn
-from quancrypt_fl.cli.bounds import DEFAULT_FACTOR, bounds_to_bytes, clip_bounds_of, clipped_values
+from quancrypt_fl.cli.bounds import (
+    DEFAULT_FACTOR,
+    bounds_to_bytes,
+    clip_bounds_of,
+    clip_file,
+    clipped_values,
+)
 from quancrypt_fl.cli.errors import naming
-from quancrypt_fl.cli.objects import load_key, parameters_of_key
+from quancrypt_fl.cli.objects import load_key, parameters_of_key, params_beside
 from quancrypt_fl.cli.options import Force, JsonOnly, ParamsBesideKey, PassphraseFd
 from quancrypt_fl.cli.storage import check_output, write
 from quancrypt_fl.cli.tensors import read_tensors
@@ -67,9 +73,10 @@ def encrypt(
       quancrypt encrypt model.safetensors update.qcu \
           --key keys/secret.qck --clip 0.05
     """
-    check_output(target, force=force)
+    inputs = [source, key, params or params_beside(key), clip_file(clip)]
+    check_output(target, force=force, inputs=inputs)
     if save_clip is not None:
-        check_output(save_clip, force=force)
+        check_output(save_clip, force=force, inputs=[*inputs, target])
     parameters = parameters_of_key(key, params)
     tensors, widened = read_tensors(source)
     bounds = clip_bounds_of(clip, tensors)
@@ -92,6 +99,14 @@ def encrypt(
         f"{counted(update.values, 'value')} in {counted(update.ciphertexts, 'ciphertext')}, "
         f"{update.nbytes:,} bytes ({expansion:.2f} x float32), {share:.2%} of values clipped"
     )
+    cut = {
+        tensor.name: clipped[tensor.name] / tensors[tensor.name].size
+        for tensor in update.layout.tensors
+        if clipped[tensor.name] > tensors[tensor.name].size / 2
+    }
+    if cut:
+        names = ", ".join(f"{printable(name)} ({share:.0%})" for name, share in cut.items())
+        print(f"more than half of the values clipped: {names}")
     if widened:
         print(f"widened to float32: {', '.join(map(printable, widened))}")
 

@@ -9,11 +9,15 @@ from pathlib import Path
 from quancrypt_fl.errors import FederatedError
 from quancrypt_native import QuanCryptError
 
-__all__ = ["CommandError", "naming"]
+__all__ = ["CommandError", "CommandInterruptedError", "naming"]
 
 
 class CommandError(FederatedError, ValueError):
     """A file, an option or a passphrase does not allow what a command was asked to do."""
+
+
+class CommandInterruptedError(FederatedError):
+    """Ctrl-C, where there is more to say than that: exit status 130."""
 
 
 @contextmanager

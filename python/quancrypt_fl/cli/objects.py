@@ -20,6 +20,7 @@ __all__ = [
     "load_secret_key",
     "load_update",
     "parameters_of_key",
+    "params_beside",
 ]
 
 PARAMETERS_FILE = "params.qcp"
@@ -48,13 +49,25 @@ def load_parameters(path: Path) -> qn.Parameters:
 
 
 def parameters_of_key(key: Path, params: Path | None) -> qn.Parameters:
-    """The parameters of ``--params``, by default from ``params.qcp`` in the key's folder."""
+    """The parameters of ``--params``, by default from ``params.qcp`` in the key's folder.
+
+    The key file is looked at first: a wrong name of it would be reported as missing parameters.
+    """
+    data = read(key)
+    if kind_of(key, data) != wire.Kind.PUBLIC_KEY:
+        with naming(key):
+            wire.parse(data, wire.Kind.SECRET_KEY)
     if params is not None:
         return load_parameters(params)
-    beside = key.with_name(PARAMETERS_FILE)
+    beside = params_beside(key)
     if not beside.exists():
         raise CommandError(f"{beside}: no such file; name the key's parameters with --params")
     return load_parameters(beside)
+
+
+def params_beside(key: Path) -> Path:
+    """``params.qcp`` in the key's folder, whether or not it exists."""
+    return key.parent / PARAMETERS_FILE
 
 
 def load_update(path: Path, params: qn.Parameters) -> qn.EncryptedUpdate:

@@ -21,6 +21,8 @@ from quancrypt_fl.cli.text import aligned, counted, print_json, table
 
 __all__ = ["plan"]
 
+_MOST_CLIENTS = 65_536  # each counts at least 1, and no total weight is larger
+
 
 def plan(
     values: Annotated[int, typer.Option(min=1, help="Values in a client's update.")],
@@ -46,6 +48,8 @@ def plan(
 
       quancrypt plan --values 11000000 --clients 50 --bits 8
     """
+    if clients > _MOST_CLIENTS:
+        raise CommandError(f"--clients is {clients}; allowed: 1 to {_MOST_CLIENTS}")
     if max_weight is not None and max_weight < clients:
         raise CommandError(
             f"--max-weight is {max_weight}; allowed: at least the {clients} clients, "

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from quancrypt_fl.cli.errors import CommandError, CommandInterruptedError
+from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
 from quancrypt_fl.config import CHOICES, QuanCryptConfig, describe_errors
 from quancrypt_fl.errors import ConfigError
 
@@ -196,14 +198,34 @@ def simulate(
     except ValidationError as error:
         raise ConfigError(describe_errors(error)) from error
 
-    from quancrypt_fl.cli.progress import progress_observer
-    from quancrypt_fl.cli.tables import print_run
-    from quancrypt_fl.engines.simulation import Simulation
+    assert config.out is not None
+    _check_folder(config.out)
+    with interruptible_imports():
+        from quancrypt_fl.cli.progress import progress_observer
+        from quancrypt_fl.cli.tables import print_run
+        from quancrypt_fl.engines.simulation import Simulation
 
     with progress_observer(silent=json_only or quiet) as observer:
-        results = Simulation(config, resume=resume, observer=observer).run()
+        simulation = Simulation(config, resume=resume, observer=observer)
+        try:
+            results = simulation.run()
+        except KeyboardInterrupt as error:
+            if not simulation.saved_rounds:
+                raise
+            raise CommandInterruptedError(
+                f"{MESSAGE} after round {simulation.saved_rounds}; go on with --resume"
+            ) from error
     if json_only:
         json.dump(results, sys.stdout, indent=2)
         print()
     elif not quiet:
         print_run(results, config.out)
+
+
+def _check_folder(out: Path) -> None:
+    """Before hours of training: ``out`` is a folder, or can be made."""
+    for path in (out, *out.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise CommandError(f"{path}: is a file; --out names a folder")
+            return

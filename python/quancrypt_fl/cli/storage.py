@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from quancrypt_fl.cli.errors import CommandError
@@ -29,7 +30,7 @@ def read(path: Path) -> bytes:
         raise CommandError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
-def check_output(path: Path, *, force: bool) -> None:
+def check_output(path: Path, *, force: bool, inputs: Iterable[Path | None] = ()) -> None:
     """Raise :class:`CommandError` unless ``path`` may be written, before any work is done for it.
 
     Parameters
@@ -38,7 +39,13 @@ def check_output(path: Path, *, force: bool) -> None:
         The file to be.
     force
         Whether an existing file may be replaced. Folders, links and devices never are.
+    inputs
+        Files that the command reads (None is skipped) or writes too: none of them is written over,
+        whatever ``force`` says.
     """
+    for other in inputs:
+        if other is not None and _same(path, other):
+            raise CommandError(f"{path}: is the same file as {other}; name another one to write")
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -54,6 +61,13 @@ def check_output(path: Path, *, force: bool) -> None:
         raise CommandError(f"{path}: cannot be written: it is {what}")
     if not force:
         raise CommandError(f"{path}: exists already; --force replaces it")
+
+
+def _same(one: Path, two: Path) -> bool:
+    try:
+        return one.samefile(two)
+    except OSError:  # one of them does not exist yet, or cannot be read
+        return os.path.realpath(one) == os.path.realpath(two)
 
 
 def write(path: Path, data: bytes, *, force: bool = False, private: bool = False) -> None:

@@ -9,7 +9,7 @@ from quancrypt_fl.checkpoint import Checkpoint, Checkpoints
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split
 from quancrypt_fl.engines.parties import Client, Parties, encrypted_parties, plain_parties
-from quancrypt_fl.errors import MethodError
+from quancrypt_fl.errors import CheckpointError, MethodError
 from quancrypt_fl.method.meter import RoundMeter
 from quancrypt_fl.method.rounds import GlobalState, federated_round
 from quancrypt_fl.observer import Observer
@@ -30,7 +30,7 @@ class Simulation:
         What to run.
     resume
         Go on from the last checkpoint in ``config.out``; the result is that of a run that was never
-        interrupted. ``rounds`` may differ from then, so a finished run can be prolonged.
+        interrupted. ``rounds`` may be larger than then, so a finished run can be prolonged.
     observer
         Told about progress; see :class:`~quancrypt_fl.observer.Observer`.
 
@@ -40,6 +40,8 @@ class Simulation:
         The configuration with its defaults filled in.
     state
         Global state: after :meth:`run`, that of the last round.
+    saved_rounds
+        Rounds that the last checkpoint holds; 0 if there is none.
     server
         The summing side. It holds public parameters and, within a round, a sum of ciphertexts.
 
@@ -67,6 +69,7 @@ class Simulation:
         self._test = dataset.test
         self._records: list[dict[str, Any]] = []
         self._keys: list[dict[str, Any]] = []
+        self.saved_rounds = 0
 
     def run(self) -> dict[str, Any]:
         """Run all rounds that are left and return the document of ``results.json``.
@@ -82,6 +85,7 @@ class Simulation:
                 self._records.append(self._round())
                 if checkpoints:
                     checkpoints.save(Checkpoint(self.state, self._records, self._keys))
+                    self.saved_rounds = self.state.round
                 self._observer.round_finished(self._records[-1])
             validation = self._trainer.evaluate(self.state.weights, self._validation)
         self._parties.check_server()
@@ -138,6 +142,13 @@ class Simulation:
             checkpoints.clear()
             return checkpoints
         last = checkpoints.load()
+        done = last.state.round
+        if done > self.config.rounds:
+            raise CheckpointError(
+                f"{self.config.out}: {done} rounds are done already, --rounds is "
+                f"{self.config.rounds}; allowed with --resume: {done} or more"
+            )
+        self.saved_rounds = done
         self.state, self._records, self._keys = last.state, last.records, last.keys
         return checkpoints
 
