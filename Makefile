@@ -14,6 +14,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Python files are used where they stand; what is compiled is compiled again by make, not at import.
 EDITABLE := --no-build-isolation -C editable.rebuild=false -C cmake.define.QUANCRYPT_WERROR=ON -e
 CPP_BUILD := build/tests
+CONFIGURE = $(BIN)/cmake -S . -B $(CPP_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
+    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DQUANCRYPT_BUILD_TESTS=ON
+WITHOUT_MODULE := -DCMAKE_DISABLE_FIND_PACKAGE_pybind11=ON --no-warn-unused-cli
+CTEST = $(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure --no-tests=error -j $(TEST_JOBS)
+# $(call need,commands,packages): ends the target where a command is missing, and names Debian's packages.
+need = @for command in $(1); do command -v $$command >/dev/null \
+    || { echo "make $@ needs $$command; on Debian: apt-get install $(2)" >&2; exit 1; }; done
 COMPILED := CMakeLists.txt $(shell find cpp cmake -name tests -prune -o -type f -print)
 CPP_FILES := $(shell find cpp cmake -name '*.h' -o -name '*.cpp')
 PYTHON_FOLDERS := $(wildcard src python tests benchmarks cmake)
@@ -23,10 +30,11 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cpp test-sanitize lint format wheel sdist bench clean distclean
+.PHONY: help venv demo test test-slow test-cpp test-sanitize test-constant-time test-constant-time-avx512 \
+    test-aarch64 test-old-cpu lint format wheel sdist bench clean distclean
 
 help: ## list these targets
-	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -nE 's/^([a-z][a-z0-9-]*):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
 
 venv: $(VENV)/.dev ## .venv with the package and everything that its tests need
 
@@ -40,17 +48,49 @@ test-slow: $(VENV)/.dev ## the Python tests that take long
 	$(BIN)/python -m pytest -m slow
 
 test-cpp: $(VENV)/.dev ## the C++ tests
-	$(BIN)/cmake -S . -B $(CPP_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
-	    -DPython_EXECUTABLE="$(abspath $(BIN))/python" -DQUANCRYPT_BUILD_TESTS=ON
+	$(CONFIGURE)
 	$(BIN)/cmake --build $(CPP_BUILD)
-	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure --no-tests=error -j $(TEST_JOBS)
+	$(CTEST)
 
+# Without link-time optimisation, which would take longer than all else here. The sanitizers' runtime comes
+# first in the process; leaks are looked for in the C++ tests only, as Python frees little at its end.
 test-sanitize: CPP_BUILD := build/sanitize
-test-sanitize: $(VENV)/.dev ## the C++ tests under the address and undefined-behaviour sanitizers
-	$(BIN)/cmake -S . -B $(CPP_BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
-	    -DCMAKE_DISABLE_FIND_PACKAGE_pybind11=ON -DQUANCRYPT_BUILD_TESTS=ON -DQUANCRYPT_SANITIZE=address,undefined
+test-sanitize: $(VENV)/.dev ## the C++ tests and tests/native under the address and undefined-behaviour sanitizers
+	$(CONFIGURE) -DQUANCRYPT_SANITIZE=address,undefined -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF
 	$(BIN)/cmake --build $(CPP_BUILD)
-	$(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure --no-tests=error
+	$(CTEST)
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
+	    PYTHONPATH=tests/sanitize $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not slow" tests/native
+
+test-constant-time: CPP_BUILD := build/constant-time
+test-constant-time: $(VENV)/.dev ## no branch and no index depends on secrets: portable and AVX2 kernels, under valgrind
+	$(call need,valgrind,valgrind)
+	$(CONFIGURE) $(WITHOUT_MODULE) -DQUANCRYPT_CONSTANT_TIME=valgrind
+	$(BIN)/cmake --build $(CPP_BUILD) --target test_constant_time
+	$(CTEST) -R '^constant_time'
+
+# Valgrind knows no AVX-512. Versions of clang before 22 report vector instructions that they do not know.
+test-constant-time-avx512: CPP_BUILD := build/constant-time-avx512
+test-constant-time-avx512: $(VENV)/.dev ## the same of the AVX-512 kernels, by MemorySanitizer of clang 22
+	$(call need,clang-22 clang++-22,clang-22 libclang-rt-22-dev)
+	CC=clang-22 CXX=clang++-22 $(CONFIGURE) $(WITHOUT_MODULE) -DQUANCRYPT_CONSTANT_TIME=msan -DQUANCRYPT_WERROR=OFF
+	$(BIN)/cmake --build $(CPP_BUILD) --target test_constant_time
+	$(CTEST) -R '^constant_time'
+
+test-aarch64: CPP_BUILD := build/aarch64
+test-aarch64: $(VENV)/.dev ## the C++ tests on AArch64: cross-compiled, SEAL too, and run under qemu-user
+	$(call need,aarch64-linux-gnu-g++ qemu-aarch64,g++-aarch64-linux-gnu qemu-user)
+	$(CONFIGURE) $(WITHOUT_MODULE) --toolchain "$(CURDIR)/cmake/toolchains/aarch64.cmake" -DQUANCRYPT_SEAL=download
+	$(BIN)/cmake --build $(CPP_BUILD)
+	$(CTEST)
+
+test-old-cpu: $(VENV)/.dev ## the C++ tests on an emulated x86-64 CPU of 2003, which has SSE2 and no more
+	$(call need,qemu-x86_64,qemu-user)
+	$(CONFIGURE)
+	$(BIN)/cmake --build $(CPP_BUILD)
+	for program in $(CPP_BUILD)/cpp/tests/test_*; do \
+	    QUANCRYPT_TEST_SETS=portable qemu-x86_64 -cpu Opteron_G1 $$program; done
 
 lint: $(VENV)/.dev ## ruff, clang-format, mypy, and the stub against the compiled module
 	$(BIN)/ruff check $(PYTHON_FOLDERS)

@@ -15,6 +15,7 @@ namespace {
 bool read_urandom(std::uint8_t* out, std::size_t size) {
   std::FILE* file = std::fopen("/dev/urandom", "rb");
   if (file == nullptr) return false;
+  std::setvbuf(file, nullptr, _IONBF, 0);  // no copy of the bytes stays in a buffer of stdio
   const std::size_t got = std::fread(out, 1, size, file);
   std::fclose(file);
   return got == size;

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -45,8 +46,13 @@ struct Job {
 class Pool {
  public:
   explicit Pool(std::size_t threads) {
-    for (std::size_t worker = 1; worker < threads; ++worker) {
-      workers_.emplace_back([this, worker] { loop(worker); });
+    workers_.reserve(threads);
+    try {
+      for (std::size_t worker = 1; worker < threads; ++worker) {
+        workers_.emplace_back([this, worker] { loop(worker); });
+      }
+    } catch (const std::system_error&) {
+      // The system gives no more threads: those that started do the work.
     }
   }
   ~Pool() {
@@ -130,18 +136,20 @@ struct State {
   pid_t pid = 0;
 };
 
-// Leaked on purpose: workers may outlive static destructors at interpreter shutdown.
+// Leaked on purpose: workers may outlive static destructors at interpreter shutdown. Threads do not
+// survive fork(): a child process starts with a pool of its own. The old state cannot be destroyed there
+// (its threads are gone, its mutex may be held) and is left alone. No lock here: a child could inherit
+// it locked.
 State& state() {
-  static State* instance = nullptr;
-  // Threads do not survive fork(): a child process starts with a pool of its own. The old state
-  // cannot be destroyed there (its threads are gone, its mutex may be held) and is left alone.
-  static std::mutex guard;
-  const std::lock_guard<std::mutex> lock(guard);
-  if (instance == nullptr || instance->pid != getpid()) {
-    instance = new State;
-    instance->pid = getpid();
+  static std::atomic<State*> current{nullptr};
+  State* found = current.load();
+  if (found == nullptr || found->pid != getpid()) {
+    State* fresh = new State;
+    fresh->pid = getpid();
+    if (current.compare_exchange_strong(found, fresh)) return *fresh;
+    delete fresh;  // another thread of this process was first
   }
-  return *instance;
+  return *found;
 }
 
 std::atomic<std::size_t> wanted_threads{0};  // 0: not decided yet

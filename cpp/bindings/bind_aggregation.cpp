@@ -34,7 +34,7 @@ void check_body(const BoundParameters& p, const ByteArray& body, std::size_t cip
 void bind_aggregation(py::module_& m) {
   py::class_<Aggregator>(m, "Aggregator")
       .def(py::init([](const BoundParameters& p, std::size_t ciphertexts) {
-             return Aggregator(p.core, ciphertexts);
+             return std::make_unique<Aggregator>(p.core, ciphertexts);
            }),
            py::arg("parameters"), py::arg("ciphertexts"))
       .def("add", &add, py::arg("body"), py::arg("seed").none(true), py::arg("own_weight"),

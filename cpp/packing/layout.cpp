@@ -20,16 +20,13 @@ PackLayout::PackLayout(const RnsRing& ring, std::size_t primes, std::uint32_t fi
       garner_shoup_(primes * primes),
       values_(fields * ring.degree()),
       table_{} {
-  // log2 Q lies in (floor_bits, modulus_bits].
-  std::size_t modulus_bits = 0;
-  std::size_t floor_bits = 0;
+  std::size_t modulus_bits = 0;  // log2 Q is at most this
   for (const Modulus& modulus : moduli_) {
     if (modulus.bits > simd::kSmallPrimeBits) {
       throw Error(ErrorCode::parameter, "prime " + std::to_string(modulus.p) +
                                             " is not below 2^50, as packed encoding needs");
     }
     modulus_bits += modulus.bits;
-    floor_bits += modulus.bits - 1;
   }
   // The exact bound, with the weight, is checked where weights are known (Parameters).
   const std::size_t used = std::size_t{fields} * field_bits + guard_bits;

@@ -173,7 +173,7 @@ void SlotSink::take(std::size_t index, std::size_t worker, std::uint64_t* residu
       const std::uint64_t d = residues[i * n + c];
       const std::uint64_t other = moduli[i].p - 1 - d;
       magnitude = magnitude * static_cast<double>(moduli[i].p) +
-                  static_cast<double>((d & ~flip) | (other & flip));
+                  static_cast<double>(static_cast<std::int64_t>((d & ~flip) | (other & flip)));
     }
     magnitude += static_cast<double>(negative);
     const double sign = 1.0 - 2.0 * static_cast<double>(negative);

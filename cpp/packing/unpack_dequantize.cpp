@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "packing/segments.h"
+#include "simd/constant_time.h"
 #include "simd/dispatch.h"
 
 namespace quancrypt {
@@ -30,9 +31,10 @@ void UnpackDequantizeSink::take(std::size_t index, std::size_t worker, std::uint
   SecureBuffer<std::uint32_t>& fields = fields_[worker];
   if (fields.size() == 0) fields = SecureBuffer<std::uint32_t>(values);
   const simd::KernelTable& kernels = simd::kernels();
-  if (!kernels.unpack_fields(residues, degree_, layout_.table(), limits_, fields.data())) {
-    valid_.store(false);
-  }
+  const bool valid =
+      kernels.unpack_fields(residues, degree_, layout_.table(), limits_, fields.data());
+  QUANCRYPT_PUBLIC(&valid, sizeof(valid));
+  if (!valid) valid_.store(false);
   const std::size_t begin = index * values;
   const std::size_t end = std::min(begin + values, value_count_);
   for_each_overlap(

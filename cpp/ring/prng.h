@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/wipe.h"
+#include "simd/constant_time.h"
 #include "simd/kernels.h"
 
 namespace quancrypt {
@@ -50,7 +51,7 @@ Seed fresh_seed();
 /// A secret seed: fresh bytes, wiped when it goes out of scope.
 class SecretSeed {
  public:
-  SecretSeed() : seed_(fresh_seed()) {}
+  SecretSeed() : seed_(fresh_seed()) { QUANCRYPT_SECRET(seed_.data(), seed_.size()); }
   ~SecretSeed() { wipe(seed_.data(), seed_.size()); }
   SecretSeed(const SecretSeed&) = delete;
   SecretSeed& operator=(const SecretSeed&) = delete;

@@ -24,53 +24,44 @@ void Aggregator::add(const BodyView& body, std::uint64_t own_weight, std::uint64
                                          std::to_string(factor) +
                                          ", above max_weight = " + std::to_string(limit));
   }
+  const Guard guard(*this);
   check_body_size(*parameters_, body, ciphertexts_);
+  const std::size_t row = parameters_->data_primes() * parameters_->degree();
   std::vector<std::uint8_t> added(ciphertexts_);
   std::vector<SecureBuffer<std::uint64_t>> scratch(num_threads());
+  for (SecureBuffer<std::uint64_t>& buffer : scratch) buffer = SecureBuffer<std::uint64_t>(2 * row);
   try {
     parallel_for(ciphertexts_, scratch.size(), [&](std::size_t index, std::size_t worker) {
-      add_ciphertext(body, index, factor, scratch[worker]);
+      read_ciphertext(body, index, scratch[worker].data());
+      add_rows(index, factor, false, scratch[worker].data());
       added[index] = 1;
     });
   } catch (...) {
-    // A malformed update must leave the sum as it was: take off what was added.
-    parallel_for(ciphertexts_, scratch.size(), [&](std::size_t index, std::size_t worker) {
-      if (added[index] != 0) subtract_ciphertext(body, index, factor, scratch[worker]);
-    });
+    // A malformed update must leave the sum as it was: take off what was added, on this thread and in
+    // memory that is there. Should even that fail, the sum is lost and says so from now on.
+    damaged_ = true;
+    for (std::size_t index = 0; index < ciphertexts_; ++index) {
+      if (added[index] == 0) continue;
+      read_ciphertext(body, index, scratch[0].data());
+      add_rows(index, factor, true, scratch[0].data());
+    }
+    damaged_ = false;
     throw;
   }
   weight_ += own_weight * factor;
 }
 
-void Aggregator::add_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                                SecureBuffer<std::uint64_t>& scratch) {
+void Aggregator::read_ciphertext(const BodyView& body, std::size_t index,
+                                 std::uint64_t* residues) const {
   const std::size_t row = parameters_->data_primes() * parameters_->degree();
-  if (scratch.size() == 0) scratch = SecureBuffer<std::uint64_t>(2 * row);
   // Both polynomials are read, and checked, before either is added.
   for (std::size_t part = 0; part < 2; ++part) {
-    read_polynomial(*parameters_, body, index, part, scratch.data() + part * row);
+    read_polynomial(*parameters_, body, index, part, residues + part * row);
   }
-  add_rows(index, factor, scratch.data());
 }
 
-void Aggregator::subtract_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                                     SecureBuffer<std::uint64_t>& scratch) {
-  const RnsRing& ring = parameters_->ring();
-  const std::size_t n = ring.degree();
-  const std::size_t row = parameters_->data_primes() * n;
-  scratch = SecureBuffer<std::uint64_t>(2 * row);  // zeros
-  std::vector<std::uint64_t> negated(row);
-  for (std::size_t part = 0; part < 2; ++part) {
-    read_polynomial(*parameters_, body, index, part, negated.data());
-    for (std::size_t i = 0; i < parameters_->data_primes(); ++i) {
-      simd::kernels().subtract_scale(scratch.data() + part * row + i * n, negated.data() + i * n, 1,
-                                     simd::shoup(1, ring.modulus(i).p), n, ring.modulus(i));
-    }
-  }
-  add_rows(index, factor, scratch.data());
-}
-
-void Aggregator::add_rows(std::size_t index, std::uint64_t factor, const std::uint64_t* residues) {
+void Aggregator::add_rows(std::size_t index, std::uint64_t factor, bool negative,
+                          const std::uint64_t* residues) {
   const RnsRing& ring = parameters_->ring();
   const std::size_t n = ring.degree();
   const std::size_t primes = parameters_->data_primes();
@@ -78,17 +69,30 @@ void Aggregator::add_rows(std::size_t index, std::uint64_t factor, const std::ui
   std::uint64_t* sum = sums_.data() + 2 * index * primes * n;
   for (std::size_t row = 0; row < 2 * primes; ++row) {
     const Modulus& modulus = ring.modulus(row % primes);
-    if (factor == 1) {
+    if (factor == 1 && !negative) {
       kernels.add(sum + row * n, residues + row * n, n, modulus);
     } else {
-      const std::uint64_t w = factor % modulus.p;
+      const std::uint64_t positive = factor % modulus.p;
+      const std::uint64_t w = negative ? simd::sub_mod(0, positive, modulus.p) : positive;
       kernels.scale_add(sum + row * n, residues + row * n, w, simd::shoup(w, modulus.p), n,
                         modulus);
     }
   }
 }
 
+Aggregator::Guard::Guard(const Aggregator& aggregator) : busy_(aggregator.busy_) {
+  if (aggregator.damaged_) {
+    throw Error(ErrorCode::system,
+                "memory ran out while a malformed update was taken off the sum, "
+                "which is lost: begin a new one");
+  }
+  if (busy_.exchange(true)) {
+    throw Error(ErrorCode::parameter, "an aggregator is in use by another thread");
+  }
+}
+
 std::vector<std::uint32_t> Aggregator::write(std::uint8_t* body) const {
+  const Guard guard(*this);
   const std::size_t row = parameters_->data_primes() * parameters_->degree();
   std::vector<std::uint32_t> checksums(2 * ciphertexts_);
   parallel_for(2 * ciphertexts_, num_threads(), [&](std::size_t index, std::size_t) {

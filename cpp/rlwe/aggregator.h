@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -11,7 +12,7 @@
 namespace quancrypt {
 
 /// Weighted sum of updates; memory does not grow with their number. Needs no key and holds none.
-/// Not for use from two threads at a time.
+/// A call while another thread is in one throws Error(parameter).
 class Aggregator {
  public:
   Aggregator(ParametersPtr parameters, std::size_t ciphertexts);
@@ -28,17 +29,29 @@ class Aggregator {
   std::vector<std::uint32_t> write(std::uint8_t* body) const;
 
  private:
-  void add_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                      SecureBuffer<std::uint64_t>& scratch);
-  /// Undoes add_ciphertext.
-  void subtract_ciphertext(const BodyView& body, std::size_t index, std::uint64_t factor,
-                           SecureBuffer<std::uint64_t>& scratch);
-  /// Adds `factor` times both polynomials [2][data primes][degree] of ciphertext `index`.
-  void add_rows(std::size_t index, std::uint64_t factor, const std::uint64_t* residues);
+  /// One thread at a time, and no sum that is lost; throws Error(parameter) or Error(system).
+  class Guard {
+   public:
+    explicit Guard(const Aggregator& aggregator);
+    ~Guard() { busy_.store(false); }
+    Guard(const Guard&) = delete;
+    Guard& operator=(const Guard&) = delete;
+
+   private:
+    std::atomic<bool>& busy_;
+  };
+
+  /// Both polynomials [2][data primes][degree] of ciphertext `index`, checked.
+  void read_ciphertext(const BodyView& body, std::size_t index, std::uint64_t* residues) const;
+  /// Adds them `factor` times, or takes them off.
+  void add_rows(std::size_t index, std::uint64_t factor, bool negative,
+                const std::uint64_t* residues);
 
   ParametersPtr parameters_;
   std::size_t ciphertexts_;
   std::uint64_t weight_ = 0;
+  bool damaged_ = false;
+  mutable std::atomic<bool> busy_{false};
   SecureBuffer<std::uint64_t> sums_;  // [ciphertext][2][data primes][degree], in [0, p)
 };
 

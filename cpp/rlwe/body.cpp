@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "ring/samplers.h"
+#include "simd/constant_time.h"
 #include "simd/dispatch.h"
 #include "wire/residues.h"
 
@@ -43,6 +44,7 @@ std::uint32_t write_polynomial(const Parameters& parameters, const std::uint64_t
                                std::size_t index, std::uint8_t* body) {
   std::uint8_t* out = body + index * parameters.polynomial_bytes();
   pack_polynomial(parameters.ring(), parameters.data_primes(), residues, out);
+  QUANCRYPT_PUBLIC(out, parameters.polynomial_bytes());
   return simd::kernels().crc32c(0, out, parameters.polynomial_bytes());
 }
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "ring/samplers.h"
 #include "simd/arith.h"
+#include "simd/constant_time.h"
 #include "simd/dispatch.h"
 #include "wire/residues.h"
 
@@ -47,6 +48,7 @@ SecretKey SecretKey::load(ParametersPtr parameters, const std::uint8_t* data, st
     impossible |= code & (code >> 1);  // 3
     coefficients[c] = static_cast<std::int8_t>(static_cast<int>(code) - 1);
   }
+  QUANCRYPT_PUBLIC(&impossible, sizeof(impossible));
   if (impossible != 0) {
     throw Error(ErrorCode::wire_format, "secret key body holds a coefficient that is not ternary");
   }
@@ -89,6 +91,7 @@ PublicKey PublicKey::generate(const SecretKey& secret) {
     simd::kernels().multiply_subtract(key.polynomials_[0].data() + i * n, key.ntt(1, i),
                                       secret.ntt(i), negated.data(), n, ring.modulus(i));
   }
+  QUANCRYPT_PUBLIC(key.polynomials_[0].data(), key.polynomials_[0].size() * sizeof(std::uint64_t));
   key.scale();
   return key;
 }

@@ -12,6 +12,7 @@
 // that the layers of gaps 1, 2 and 4 work on whole rows; after them positions are in natural order.
 #pragma once
 
+#include "simd/constant_time.h"
 #include "simd/kernels.h"
 
 namespace quancrypt::simd {
@@ -170,14 +171,17 @@ inline void coefficients_to_slots_loops(double* coefficients, const SlotTable& t
 inline bool round_to_integers_loops(const double* x, std::size_t n, std::int64_t* out) {
   double largest = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    const double magnitude = x[i] < 0 ? -x[i] : x[i];
+    const double magnitude = __builtin_fabs(x[i]);
     largest = largest < magnitude ? magnitude : largest;
   }
-  if (!(largest < 0x1p62)) return false;
+  const bool fits = largest < 0x1p62;
+  QUANCRYPT_PUBLIC(&fits, sizeof(fits));
+  if (!fits) return false;
   for (std::size_t i = 0; i < n; ++i) {
     const auto whole = static_cast<std::int64_t>(x[i]);
     const double rest = x[i] - static_cast<double>(whole);  // exact
-    out[i] = whole + (rest >= 0.5 ? 1 : 0) - (rest <= -0.5 ? 1 : 0);
+    out[i] =
+        whole + static_cast<std::int64_t>(rest >= 0.5) - static_cast<std::int64_t>(rest <= -0.5);
   }
   return true;
 }

@@ -86,11 +86,15 @@ class Summer:
         Raises
         ------
         MethodError
-            If the upload is a sum: how much a client counts is not the client's to say.
+            If the upload is a sum or not seeded: how much a client counts is not the client's to
+            say, and a ``c1`` of a stranger's choice asks the decryptors for their key
+            (SECURITY.md, "Exact sums and published decryptions").
         """
         update = qn.EncryptedUpdate.from_bytes(data, self._params)
         if update.weight != 1:
             raise MethodError(f"an upload claims the weight {update.weight}; a fresh one has 1")
+        if not update.seeded:
+            raise MethodError("an upload is not seeded, as every fresh one under a secret key is")
         if self._sum is None:
             self._sum = qn.Aggregator(self._params)
         self._sum.add(update, weight=weight)

@@ -140,15 +140,17 @@ def _designs(
         noise = fresh_noise_bound(degree, special_prime, key_mode)
         guard_bits = (max_weight * noise).bit_length() + 1
         most = (available - guard_bits) // field_bits
-        # Bytes per value fall with the number of fields; a given size may be met with fewer.
-        fewest = 1 if values is not None else max(most, 1)
-        for fields in range(fewest, most + 1):
+        # Bytes per value fall with the number of fields, so the first that works is the best; a
+        # given size may be met with fewer.
+        for fields in range(most, 0, -1):
             needed = largest_coefficient(fields, field_bits, guard_bits, largest_sum)
             needed += 1 << guard_bits
             data = _data_primes(degree, needed, special_prime, available)
             if data is not None:
                 primes = data if special_prime is None else (*data, special_prime)
                 yield PackedDesign(degree, primes, fields, field_bits, guard_bits, noise)
+                if values is None:
+                    break
 
 
 def _data_primes(

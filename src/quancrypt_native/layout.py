@@ -51,7 +51,7 @@ class Layout:
                     number, position = divmod(number, length)
                     index.append(position)
                 place = ", ".join(map(str, reversed(index)))
-                return f"x[{place}]" if self.single else f"'{tensor.name}'[{place}]"
+                return f"x[{place}]" if self.single else f"{shown(tensor.name)}[{place}]"
             number -= tensor.size
         raise IndexError(number)
 
@@ -69,14 +69,14 @@ class Layout:
             if mine == theirs:
                 continue
             if mine is None:
-                raise ParameterError(f"tensor '{theirs.name}' is not in the sum so far")
+                raise ParameterError(f"{tensor_label(theirs.name)} is not in the sum so far")
             if theirs is None:
-                raise ParameterError(f"tensor '{mine.name}' is missing")
+                raise ParameterError(f"{tensor_label(mine.name)} is missing")
             if mine.name != theirs.name:
                 raise ParameterError(
-                    f"tensor '{theirs.name}' stands where '{mine.name}' is expected"
+                    f"{tensor_label(theirs.name)} stands where {shown(mine.name)} is expected"
                 )
-            label = f"tensor '{mine.name}'" if not self.single else "the array"
+            label = "the array" if self.single else tensor_label(mine.name)
             if mine.shape != theirs.shape:
                 raise ParameterError(f"{label} has shape {theirs.shape}; expected {mine.shape}")
             raise ParameterError(f"{label} has clip bound {theirs.clip}; expected {mine.clip}")
@@ -134,7 +134,12 @@ def is_utf8(name: str) -> bool:
 
 def tensor_label(name: str | None) -> str:
     """How messages call a tensor."""
-    return "x" if name is None else f"tensor '{name}'"
+    return "x" if name is None else f"tensor {shown(name)}"
+
+
+def shown(name: str) -> str:
+    """A name for messages: quoted, with control characters escaped, and not too long."""
+    return repr(name if len(name) <= 200 else name[:197] + "...")
 
 
 def shapes_of(tensors: Sequence[TensorSpec]) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@
     0       8     magic "QUANCRPT"
     8       2     format version, little-endian (1)
     10      2     kind (1 update, 2 parameters, 3 public key, 4 secret key)
-    12      8     header length h, little-endian, at most 16 MiB
+    12      8     header length h, little-endian, at most 16 MiB (kind 1) or 64 KiB
     20      h     header, a flat JSON object in UTF-8
     20 + h  b     body; b is the header's "body_bytes"
     ...     4     CRC-32C of all bytes before it, little-endian
@@ -28,6 +28,7 @@ BytesLike = bytes | bytearray | memoryview
 MAGIC = b"QUANCRPT"
 VERSION = 1
 MAX_HEADER_BYTES = 16 * 2**20
+MAX_SMALL_HEADER_BYTES = 2**16  # of what has no tensors
 MAX_BODY_BYTES = 2**48
 _PREFIX = struct.Struct("<8sHHQ")
 _TRAILER = struct.Struct("<I")
@@ -89,10 +90,9 @@ def parse(data: BytesLike, kind: Kind) -> tuple[dict[str, Any], memoryview]:
         found = names.get(found_kind, f"the unknown kind {found_kind}")
         raise WireFormatError(f"these bytes hold {found}; expected {names[kind]}")
     room = len(view) - _PREFIX.size - _TRAILER.size
-    if header_bytes > MAX_HEADER_BYTES:
-        raise WireFormatError(
-            f"header length {header_bytes} is too large; allowed: {MAX_HEADER_BYTES}"
-        )
+    limit = MAX_HEADER_BYTES if kind == Kind.UPDATE else MAX_SMALL_HEADER_BYTES
+    if header_bytes > limit:
+        raise WireFormatError(f"header length {header_bytes} is too large; allowed: {limit}")
     if header_bytes > room:
         raise WireFormatError(f"truncated: header of {header_bytes} bytes, {room} present")
     header = _parse_header(bytes(view[_PREFIX.size : _PREFIX.size + header_bytes]))
@@ -218,4 +218,4 @@ class HeaderReader:
         """Refuse fields that nobody took."""
         if self._left:
             name = sorted(self._left)[0]
-            raise WireFormatError(f"unknown header field '{name[:60]}'")
+            raise WireFormatError(f"unknown header field {name[:60]!r}")

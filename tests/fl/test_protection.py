@@ -223,6 +223,11 @@ def test_sums_of_nothing_and_of_too_much() -> None:
     claimed = qn.EncryptedUpdate.from_bytes(server.result(), server._params)
     with pytest.raises(MethodError, match="claims the weight 3"):
         server.add(claimed.to_bytes(), 1)
+    public = qn.Parameters.for_aggregation(bits=8, max_weight=4, key_mode="public", values=10)
+    keys = qn.keygen(public)
+    unseeded = qn.Encryptor(public, keys.public).encrypt({"w": np.ones(3, np.float32)}, clip=1.0)
+    with pytest.raises(MethodError, match="not seeded"):
+        Summer(public).add(unseeded.to_bytes(), 1)
     other = Protection(bits=8, max_weight=8, security=128, values=10)
     with pytest.raises(qn.KeyMismatchError):
         Summer(other.server()._params).add(upload, 1)

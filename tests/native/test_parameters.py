@@ -395,3 +395,14 @@ def test_repr_names_the_choices() -> None:
         "symmetric, 128-bit security)"
     )
     assert "scale_bits=40" in repr(qn.Parameters.slots())
+
+
+def test_the_search_goes_on_where_the_most_fields_find_no_primes() -> None:
+    smallest = qn.Parameters.for_aggregation(
+        bits=4, max_weight=1, security=256, max_poly_degree=1024
+    )
+    assert smallest.fields == 1
+    wide = qn.Parameters.for_aggregation(
+        bits=15, max_weight=16, security=192, key_mode="public", max_poly_degree=4096
+    )
+    assert wide.bytes_per_value <= 9.0

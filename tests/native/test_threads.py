@@ -305,3 +305,19 @@ def test_cpu_features_are_names() -> None:
     assert len(set(features)) == len(features)
     if "avx512" in qn.backends():
         assert {"avx2", "avx512f"} <= set(features)
+
+
+def test_a_system_that_gives_no_more_threads_is_no_reason_to_hang() -> None:
+    code = """
+import resource
+params = qn.Parameters.for_aggregation(bits=8, max_weight=4, max_poly_degree=1024)
+keys = qn.keygen(params)
+x = np.arange(5 * params.values_per_ciphertext) % 200 - 100
+status = dict(line.split(":") for line in open("/proc/self/status") if ":" in line)
+used = int(status["VmSize"].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20, resource.RLIM_INFINITY))
+total = qn.aggregate([qn.Encryptor(params, keys.secret).encrypt_integers(x)])
+print(np.array_equal(qn.Decryptor(params, keys.secret).decrypt_integers(total), x))
+"""
+    done = python(code, QUANCRYPT_NUM_THREADS="200", OPENBLAS_NUM_THREADS="1")
+    assert done.stdout == "True\n", done.stderr

@@ -90,13 +90,13 @@ using Pack = void (*)(const std::uint64_t*, std::size_t, std::uint8_t*);
 
 struct Packs {
   Pack of[kMaxBits + 1];
-  constexpr Packs() : of{} { fill<kMinBits>(); }
-
   template <std::uint32_t bits>
   constexpr void fill() {
     of[bits] = pack<bits>;
     if constexpr (bits < kMaxBits) fill<bits + 1>();
   }
+
+  constexpr Packs() : of{} { fill<kMinBits>(); }  // after fill: clang knows no later bodies here
 };
 
 constexpr Packs kPacks;

@@ -179,7 +179,8 @@ bool unpack_fields(const std::uint64_t* residues, std::size_t n, const PackTable
     for (std::uint32_t l = top_bit / 52 + 1; l < words; ++l)
       beyond = _mm256_or_si256(beyond, word[l]);
   }
-  return _mm256_testz_si256(violation, violation) != 0 && _mm256_testz_si256(beyond, beyond) != 0;
+  const __m256i invalid = _mm256_or_si256(violation, beyond);
+  return _mm256_testz_si256(invalid, invalid) != 0;
 }
 
 }  // namespace quancrypt::simd::avx2

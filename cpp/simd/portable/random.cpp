@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "simd/constant_time.h"
 #include "simd/portable/portable.h"
 
 namespace quancrypt::simd::portable {
@@ -79,7 +80,9 @@ std::size_t sample_ternary(const std::uint8_t* random, std::int8_t* out, std::si
     const std::uint32_t draw = load_le32(random + 4 * i);
     out[i] =
         static_cast<std::int8_t>(static_cast<std::int32_t>((draw * std::uint64_t{3}) >> 32) - 1);
-    if (draw == 0) first_rejected = i;
+    const bool rejected = draw == 0;
+    QUANCRYPT_PUBLIC(&rejected, sizeof(rejected));
+    if (rejected) first_rejected = i;
   }
   return first_rejected;
 }

@@ -34,6 +34,7 @@ app = typer.Typer(
     help="Federated learning whose server adds updates that it cannot read.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,  # passphrases are locals
 )
 # In the order of use, which is the order of `quancrypt --help`.
 app.command()(doctor)

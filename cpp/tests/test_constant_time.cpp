@@ -1,0 +1,428 @@
+// No branch and no memory address depends on keys, noise or plaintexts. Secrets are marked as undefined
+// memory (simd/constant_time.h), and valgrind or clang's MemorySanitizer reports what depends on them:
+// `make test-constant-time`. What is declassified on the way is marked where it is computed.
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "check.h"
+#include "packing/quantize_pack.h"
+#include "packing/slots.h"
+#include "packing/unpack_dequantize.h"
+#include "ring/samplers.h"
+#include "rlwe/decryptor.h"
+#include "rlwe/encryptor.h"
+#include "rlwe/security.h"
+#include "simd/arith.h"
+#include "simd/constant_time.h"
+#include "simd/dispatch.h"
+
+#if defined(QUANCRYPT_CONSTANT_TIME_MSAN)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
+using namespace quancrypt;
+
+namespace {
+
+#if defined(QUANCRYPT_CONSTANT_TIME_MSAN)
+
+bool checker_runs() { return true; }
+
+/// MemorySanitizer takes every conversion instruction of AVX-512 for a use of its operand: the two
+/// functions that quantize and dequantize are left to SECURITY.md's argument.
+constexpr bool kKnowsConversions = false;
+
+/// MemorySanitizer ends a process at the first report: each body has one of its own.
+template <class Body>
+bool leaks(const Body& body) {
+  std::fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    const int before = testing::failures();
+    body();
+    std::fflush(stdout);
+    _exit(testing::failures() == before ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+bool is_secret(const void* memory, std::size_t bytes) {
+  return __msan_test_shadow(memory, bytes) >= 0;
+}
+
+#else
+
+bool checker_runs() { return RUNNING_ON_VALGRIND != 0; }
+
+constexpr bool kKnowsConversions = true;
+
+template <class Body>
+bool leaks(const Body& body) {
+  const auto before = VALGRIND_COUNT_ERRORS;
+  body();
+  return VALGRIND_COUNT_ERRORS != before;
+}
+
+bool is_secret(const void* memory, std::size_t bytes) {
+  std::vector<std::uint8_t> undefined(bytes);
+  static_cast<void>(VALGRIND_GET_VBITS(memory, undefined.data(), bytes));
+  return std::any_of(undefined.begin(), undefined.end(), [](std::uint8_t b) { return b != 0; });
+}
+
+#endif
+
+template <class T>
+void mark_secret(std::vector<T>& values) {
+  QUANCRYPT_SECRET(values.data(), values.size() * sizeof(T));
+}
+
+template <class T>
+void mark_public(std::vector<T>& values) {
+  QUANCRYPT_PUBLIC(values.data(), values.size() * sizeof(T));
+}
+
+template <class T>
+bool is_secret(const std::vector<T>& values) {
+  return is_secret(values.data(), values.size() * sizeof(T));
+}
+
+std::mt19937_64 rng(17);  // NOLINT: a fixed seed, so that a failure repeats
+
+std::vector<std::uint64_t> secret_residues(std::size_t n, std::uint64_t p) {
+  std::vector<std::uint64_t> x(n);
+  for (std::uint64_t& value : x) value = rng() % p;
+  mark_secret(x);
+  return x;
+}
+
+template <class Real>
+std::vector<Real> secret_reals(std::size_t n) {
+  std::vector<Real> x(n);
+  for (Real& value : x) value = static_cast<Real>(rng() % 3000) / 1000 - Real{1.5};
+  mark_secret(x);
+  return x;
+}
+
+ParameterLiteral packed(std::size_t n, const std::vector<std::uint32_t>& bits, std::uint32_t fields,
+                        std::uint32_t guard_bits) {
+  ParameterLiteral literal;
+  literal.degree = n;
+  for (const std::uint32_t b : bits) {
+    literal.primes.push_back(find_primes(n, b, 1, literal.primes)[0]);
+  }
+  literal.max_weight = 16;
+  literal.bits = n == 1024 ? 2 : 8;
+  literal.fields = fields;
+  literal.field_bits = n == 1024 ? 6 : 12;
+  literal.guard_bits = guard_bits;
+  const std::uint64_t undivided = kMaxError * (2 * n + 1);
+  literal.noise_bound =
+      bits.size() == 1 ? undivided : undivided / literal.primes.back() + n / 2 + 2;
+  return literal;
+}
+
+ParameterLiteral slots(std::size_t n, const std::vector<std::uint32_t>& bits, unsigned scale_bits) {
+  ParameterLiteral literal;
+  literal.encoding = Encoding::slots;
+  literal.degree = n;
+  for (const std::uint32_t b : bits) {
+    literal.primes.push_back(find_primes(n, b, 1, literal.primes)[0]);
+  }
+  literal.max_weight = 16;
+  literal.scale_bits = scale_bits;
+  return literal;
+}
+
+/// Without and with a special prime; one data prime and several.
+std::vector<ParametersPtr> packed_shapes() {
+  return {std::make_shared<const Parameters>(packed(1024, {27}, 1, 21)),
+          std::make_shared<const Parameters>(packed(4096, {44, 43, 20}, 5, 17))};
+}
+
+/// The last has primes too large for the vector sets' own arithmetic.
+std::vector<ParametersPtr> slot_shapes() {
+  return {std::make_shared<const Parameters>(slots(1024, {27}, 18)),
+          std::make_shared<const Parameters>(slots(4096, {36, 36, 37}, 30)),
+          std::make_shared<const Parameters>(slots(8192, {60, 40, 40, 60}, 40))};
+}
+
+std::vector<std::uint8_t> secret_code(const SecretKey& key) {
+  const SecureBuffer<std::uint8_t> code = key.save();
+  return {code.data(), code.data() + code.size()};
+}
+
+}  // namespace
+
+// --- The test itself: what leaks is found, what does not is not reported ---
+
+TEST(a_branch_on_a_secret_is_found) {
+  std::vector<std::uint64_t> secret(1, 5);
+  volatile std::uint64_t taken = 0;
+  mark_secret(secret);
+  const auto branch = [&] {
+    if ((secret[0] & 1) != 0) taken = 1;
+  };
+  CHECK(leaks(branch));
+}
+
+TEST(an_index_from_a_secret_is_found) {
+  std::vector<std::uint64_t> secret(1, 5);
+  const std::vector<std::uint64_t> table(16, 3);
+  volatile std::uint64_t read = 0;
+  mark_secret(secret);
+  const auto look_up = [&] { read = table[secret[0]]; };
+  CHECK(leaks(look_up));
+}
+
+TEST(functions_for_public_numbers_are_found_when_given_secrets) {
+  const Modulus modulus = make_modulus(find_primes(1024, 41, 1, {})[0]);
+  std::vector<std::uint64_t> x = secret_residues(64, modulus.p);
+  volatile std::size_t at = 0;
+  const auto find = [&] { at = simd::kernels().find_not_below(x.data(), x.size(), modulus.p); };
+  CHECK(leaks(find));
+  const auto sample = [&] {
+    const SecretSeed seed;
+    Prng prng(seed.get(), {0, kSecretPart});
+    std::vector<std::uint64_t> out(1024);
+    sample_uniform(prng, out.data(), out.size(), modulus);
+  };
+  CHECK(leaks(sample));
+}
+
+TEST(what_is_declassified_may_be_branched_on) {
+  std::vector<std::uint64_t> secret(1, 5);
+  volatile std::uint64_t taken = 0;
+  mark_secret(secret);
+  CHECK(is_secret(secret));
+  mark_public(secret);
+  CHECK(!is_secret(secret));
+  const auto branch = [&] {
+    if ((secret[0] & 1) != 0) taken = 1;
+  };
+  CHECK(!leaks(branch));
+}
+
+// --- Kernels ---
+
+TEST(transforms) {
+  for (const std::uint32_t bits : {27U, 47U, 50U, 51U, 60U}) {
+    const RnsRing ring(2048, {find_primes(2048, bits, 1, {})[0]});
+    std::vector<std::uint64_t> x = secret_residues(2048, ring.modulus(0).p);
+    const auto transform = [&] {
+      simd::kernels().ntt_forward(x.data(), ring.ntt(0));
+      CHECK(is_secret(x));
+      simd::kernels().ntt_inverse(x.data(), ring.ntt(0));
+      CHECK(is_secret(x));
+    };
+    CHECK(!leaks(transform));
+  }
+}
+
+TEST(pointwise_arithmetic) {
+  const simd::KernelTable& kernels = simd::kernels();
+  constexpr std::size_t n = 136;
+  for (const std::uint32_t bits : {27U, 47U, 50U, 51U, 60U}) {
+    const Modulus m = make_modulus(find_primes(1024, bits, 1, {})[0]);
+    const std::vector<std::uint64_t> a = secret_residues(n, m.p);
+    const std::vector<std::uint64_t> b = secret_residues(n, m.p);
+    const std::vector<std::uint64_t> wide = secret_residues(n, std::uint64_t{1} << 62);
+    const auto* integers = reinterpret_cast<const std::int64_t*>(wide.data());
+    std::vector<std::int8_t> small(n);
+    for (std::int8_t& e : small) e = static_cast<std::int8_t>(static_cast<int>(rng() % 43) - 21);
+    mark_secret(small);
+    const std::uint64_t w = rng() % m.p;
+    std::vector<std::uint64_t> x = secret_residues(n, m.p);
+    const auto compute = [&] {
+      kernels.multiply_add(x.data(), a.data(), b.data(), x.data(), n, m);
+      kernels.multiply_subtract(x.data(), a.data(), b.data(), x.data(), n, m);
+      kernels.add(x.data(), a.data(), n, m);
+      kernels.scale_add(x.data(), a.data(), w, simd::shoup(w, m.p), n, m);
+      kernels.subtract_scale(x.data(), a.data(), w, simd::shoup(w, m.p), n, m);
+      kernels.subtract_small(x.data(), small.data(), n, m);
+      CHECK(is_secret(x));
+      kernels.lift_small(x.data(), small.data(), n, m);
+      CHECK(is_secret(x));
+      kernels.remainder(x.data(), integers, w, n, m);
+      CHECK(is_secret(x));
+    };
+    CHECK(!leaks(compute));
+  }
+}
+
+TEST(bits_of_residues) {
+  const simd::KernelTable& kernels = simd::kernels();
+  for (const std::uint32_t bits : {3U, 27U, 44U, 57U, 60U}) {
+    std::vector<std::uint64_t> x = secret_residues(64, std::uint64_t{1} << bits);
+    std::vector<std::uint8_t> bytes(8 * bits);
+    const auto pack = [&] {
+      kernels.pack_bits(x.data(), x.size(), bits, bytes.data());
+      kernels.unpack_bits(bytes.data(), x.size(), bits, x.data());
+      CHECK(is_secret(x));
+    };
+    CHECK(!leaks(pack));
+  }
+}
+
+TEST(secret_samplers) {
+  for (const std::size_t n : {1024U, 1032U}) {
+    std::vector<std::int8_t> small(n);
+    std::vector<std::uint8_t> scratch(6 * n);
+    const auto sample = [&] {
+      const SecretSeed seed;
+      Prng prng(seed.get(), {0, kSecretPart});
+      sample_ternary(prng, small.data(), n, scratch.data());
+      CHECK(is_secret(small));
+      sample_centred_binomial(prng, small.data(), n, scratch.data());
+      CHECK(is_secret(small));
+    };
+    CHECK(!leaks(sample));
+  }
+}
+
+TEST(quantization) {
+  if (!kKnowsConversions) return;
+  const simd::KernelTable& kernels = simd::kernels();
+  constexpr std::size_t n = 1037;
+  const std::vector<float> f = secret_reals<float>(n);
+  const std::vector<double> d = secret_reals<double>(n);
+  std::vector<std::uint32_t> words(n);
+  for (std::uint32_t& word : words) word = static_cast<std::uint32_t>(rng());
+  mark_secret(words);
+  std::vector<std::uint16_t> q(n);
+  for (const std::uint32_t* dither : {static_cast<const std::uint32_t*>(nullptr),
+                                      static_cast<const std::uint32_t*>(words.data())}) {
+    const auto quantize = [&] {
+      CHECK(kernels.quantize_f32(f.data(), n, 1.1F, 115.0F, 127, dither, q.data()) == n);
+      CHECK(is_secret(q));
+      CHECK(kernels.quantize_f64(d.data(), n, 1.1, 115.0, 127, dither, q.data()) == n);
+      CHECK(is_secret(q));
+    };
+    CHECK(!leaks(quantize));
+  }
+  std::vector<float> back(n);
+  const auto dequantize = [&] {
+    kernels.dequantize(words.data(), n, 127 * 16, 0.05, back.data());
+    CHECK(is_secret(back));
+  };
+  CHECK(!leaks(dequantize));
+}
+
+// --- Keys and ciphertexts ---
+
+TEST(keys_are_made_saved_and_loaded) {
+  for (const ParametersPtr& parameters : packed_shapes()) {
+    const auto make = [&] {
+      const SecretKey key = SecretKey::generate(parameters);
+      std::vector<std::uint8_t> code = secret_code(key);
+      CHECK(is_secret(code));
+      const SecretKey again = SecretKey::load(parameters, code.data(), code.size());
+      CHECK(is_secret(again.ntt(0), parameters->degree() * sizeof(std::uint64_t)));
+      std::vector<std::uint8_t> second = secret_code(again);
+      mark_public(code);
+      mark_public(second);
+      CHECK(code == second);
+      const PublicKey public_key = PublicKey::generate(key);
+      CHECK(!is_secret(public_key.save()));
+    };
+    CHECK(!leaks(make));
+  }
+}
+
+namespace {
+
+/// A ciphertext of `segment`'s values, decrypted to floats and to integers.
+void encrypt_and_decrypt(const SecretKey& key, const PublicKey* public_key,
+                         const InputSegment& segment, const std::optional<Seed>& dither) {
+  const Parameters& parameters = *key.parameters();
+  const std::size_t values = segment.count;
+  QuantizePackSource source(parameters.layout(), parameters.degree(), {segment}, parameters.q_max(),
+                            dither, 1);
+  const SecretSeed noise;
+  std::optional<Seed> seed;
+  std::vector<std::uint8_t> body(body_bytes(parameters, 1, public_key == nullptr));
+  if (public_key == nullptr) {
+    seed = fresh_seed();
+    encrypt_symmetric(key, source, 1, *seed, noise.get(), body.data());
+  } else {
+    encrypt_public(*public_key, source, 1, noise.get(), body.data());
+  }
+  CHECK(source.first_bad() == values);
+  CHECK(!is_secret(body));
+  const auto q_max = static_cast<std::uint64_t>(parameters.q_max());
+  const simd::SumLimits limits = {2 * q_max, parameters.literal().noise_bound};
+  std::vector<float> reals(values);
+  std::vector<std::int64_t> whole(values);
+  for (const bool integers : {false, true}) {
+    if (!integers && !kKnowsConversions) continue;
+    void* out = reals.data();
+    if (integers) out = whole.data();
+    UnpackDequantizeSink sink(parameters.layout(), parameters.degree(), {{out, values, 0.01}},
+                              integers, parameters.q_max(), limits, 1);
+    decrypt(key, {body.data(), body.size(), seed}, 1, sink);
+    CHECK(sink.valid());
+    CHECK(integers ? is_secret(whole) : is_secret(reals));
+  }
+}
+
+}  // namespace
+
+TEST(packed_encryption_and_decryption) {
+  for (const ParametersPtr& parameters : packed_shapes()) {
+    const SecretKey key = SecretKey::generate(parameters);
+    const PublicKey public_key = PublicKey::generate(key);
+    const std::size_t values = parameters->values_per_ciphertext() - 3;
+    const std::vector<float> reals = secret_reals<float>(values);
+    std::vector<std::uint16_t> fields(values);
+    for (std::uint16_t& field : fields) field = static_cast<std::uint16_t>(rng() % 3);
+    mark_secret(fields);
+    const InputSegment of_fields = {ElementType::field16, fields.data(), values, 1.0};
+    const InputSegment of_reals = {ElementType::float32, reals.data(), values, 1.0};
+    const SecretSeed dither;
+    for (const PublicKey* with : {static_cast<const PublicKey*>(nullptr), &public_key}) {
+      const auto integers = [&] { encrypt_and_decrypt(key, with, of_fields, std::nullopt); };
+      const auto nearest = [&] { encrypt_and_decrypt(key, with, of_reals, std::nullopt); };
+      const auto stochastic = [&] { encrypt_and_decrypt(key, with, of_reals, dither.get()); };
+      CHECK(!leaks(integers));
+      CHECK(!kKnowsConversions || !leaks(nearest));
+      CHECK(!kKnowsConversions || !leaks(stochastic));
+    }
+  }
+}
+
+TEST(slot_encryption_and_decryption) {
+  for (const ParametersPtr& parameters : slot_shapes()) {
+    const SecretKey key = SecretKey::generate(parameters);
+    const PublicKey public_key = PublicKey::generate(key);
+    const std::size_t values = parameters->values_per_ciphertext() - 3;
+    const std::vector<double> reals = secret_reals<double>(values);
+    const auto encrypt_and_decrypt_slots = [&] {
+      SlotSource source(parameters->slot_layout(), reals.data(), values, 1);
+      const SecretSeed noise;
+      std::vector<std::uint8_t> body(body_bytes(*parameters, 1, false));
+      encrypt_public(public_key, source, 1, noise.get(), body.data());
+      CHECK(!is_secret(body));
+      std::vector<float> out(values);
+      SlotSink sink(parameters->slot_layout(), out.data(), values, 1.0, 1);
+      decrypt(key, {body.data(), body.size(), std::nullopt}, 1, sink);
+      CHECK(is_secret(out));
+    };
+    CHECK(!leaks(encrypt_and_decrypt_slots));
+  }
+}
+
+int main() {
+  if (!checker_runs()) {
+    std::printf("run this test under valgrind, which reports what depends on secrets\n");
+    return 1;
+  }
+  set_num_threads(1);
+  return testing::run_all();
+}
