@@ -1,5 +1,7 @@
 // Primes, transforms and modular arithmetic against SEAL's and against plain 128-bit arithmetic.
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <random>
 
 #include "base/error.h"
@@ -105,30 +107,129 @@ TEST(rings_refuse_what_is_no_ring) {
   CHECK_ERROR(ErrorCode::parameter, RnsRing(4096, {~std::uint64_t{0}}));
 }
 
-TEST(samplers_have_their_distributions) {
-  const std::size_t n = 1 << 15;
-  std::vector<std::int8_t> small(n);
+namespace {
+
+/// Of draws with fixed seeds, so that a test passes always or never. Bounds are five standard deviations
+/// of what is measured.
+struct Sample {
+  double draws = 0, sum = 0, squares = 0;
+
+  void add(double x) {
+    draws += 1;
+    sum += x;
+    squares += x * x;
+  }
+  [[nodiscard]] bool has_mean(double mean, double variance) const {
+    return std::abs(sum / draws - mean) < 5 * std::sqrt(variance / draws);
+  }
+  /// `fourth`: the fourth central moment, of which the spread of the measured variance is made.
+  [[nodiscard]] bool has_variance(double mean, double variance, double fourth) const {
+    const double measured = squares / draws - 2 * mean * sum / draws + mean * mean;
+    return std::abs(measured - variance) < 5 * std::sqrt((fourth - variance * variance) / draws);
+  }
+};
+
+/// Pearson's test, from both sides: draws that fit too well are not random either.
+bool fits(const std::vector<double>& observed, const std::vector<double>& expected) {
+  double statistic = 0;
+  for (std::size_t i = 0; i < observed.size(); ++i) {
+    CHECK(expected[i] >= 5);  // else the statistic is not chi-squared
+    statistic += (observed[i] - expected[i]) * (observed[i] - expected[i]) / expected[i];
+  }
+  const double freedom = static_cast<double>(observed.size()) - 1;
+  return std::abs(statistic - freedom) < 5 * std::sqrt(2 * freedom);
+}
+
+}  // namespace
+
+TEST(centred_binomial_sampler_has_its_distribution) {
+  constexpr std::size_t n = 1 << 15;
+  constexpr int kRepeats = 16;
+  constexpr int kTail = 14;  // fewer than five draws are expected of each value beyond
+  std::vector<std::int8_t> e(n);
   std::vector<std::uint8_t> scratch(6 * n);
-  const Seed seed = {42};
-  Prng prng(seed, {0, kSecretPart});
-  double sum = 0;
-  double squares = 0;
-  std::size_t count[3] = {0, 0, 0};
-  for (int repeat = 0; repeat < 8; ++repeat) {
-    sample_centred_binomial(prng, small.data(), n, scratch.data());
-    for (const std::int8_t e : small) {
-      CHECK(e >= -21 && e <= 21);
-      sum += e;
-      squares += e * e;
+  Prng prng(Seed{42}, {0, kSecretPart});
+  Sample sample;
+  std::vector<double> observed(2 * kTail + 1);
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    sample_centred_binomial(prng, e.data(), n, scratch.data());
+    for (const std::int8_t value : e) {
+      CHECK(value >= -21 && value <= 21);
+      sample.add(value);
+      observed[static_cast<std::size_t>(std::clamp<int>(value, -kTail, kTail) + kTail)] += 1;
     }
   }
-  const double draws = 8.0 * static_cast<double>(n);
-  CHECK(std::abs(sum / draws) < 5 * std::sqrt(10.5 / draws));
-  CHECK(std::abs(squares / draws - 10.5) < 5 * 10.5 * std::sqrt(2 / draws));
-  sample_ternary(prng, small.data(), n, scratch.data());
-  for (const std::int8_t s : small) ++count[s + 1];
-  for (const std::size_t c : count) {
-    CHECK(std::abs(static_cast<double>(c) - n / 3.0) < 5 * std::sqrt(n * 2 / 9.0));
+  // Value k is drawn in C(42, 21 + k) of 2^42 cases.
+  std::vector<double> expected(observed.size());
+  double ways = 1;
+  for (int k = -21; k <= 21; ++k) {
+    expected[static_cast<std::size_t>(std::clamp(k, -kTail, kTail) + kTail)] +=
+        sample.draws * std::ldexp(ways, -42);
+    ways = ways * (21 - k) / (22 + k);
+  }
+  CHECK(sample.has_mean(0, 10.5));
+  CHECK(sample.has_variance(0, 10.5, 3 * 10.5 * 10.5 - 10.5 / 2));
+  CHECK(fits(observed, expected));
+}
+
+TEST(ternary_sampler_has_its_distribution) {
+  constexpr std::size_t n = 1 << 15;
+  std::vector<std::int8_t> s(n);
+  std::vector<std::uint8_t> scratch(4 * n);
+  Prng prng(Seed{43}, {0, kSecretPart});
+  Sample sample;
+  std::vector<double> observed(3);
+  std::vector<double> pairs(9);  // neighbours are independent
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    sample_ternary(prng, s.data(), n, scratch.data());
+    for (std::size_t i = 0; i < n; ++i) {
+      CHECK(s[i] >= -1 && s[i] <= 1);
+      sample.add(s[i]);
+      observed[static_cast<std::size_t>(s[i] + 1)] += 1;
+      if (i % 2 == 1) pairs[static_cast<std::size_t>(3 * (s[i - 1] + 1) + s[i] + 1)] += 1;
+    }
+  }
+  CHECK(sample.has_mean(0, 2.0 / 3));
+  CHECK(sample.has_variance(0, 2.0 / 3, 2.0 / 3));
+  CHECK(fits(observed, std::vector<double>(3, sample.draws / 3)));
+  CHECK(fits(pairs, std::vector<double>(9, sample.draws / 18)));
+}
+
+TEST(uniform_sampler_has_its_distribution) {
+  constexpr std::size_t n = 1 << 15;
+  // 12289 is 75 % of 2^14: a quarter of all draws is rejected. The other lies just under 2^41.
+  for (const std::uint64_t p : {std::uint64_t{12289}, find_primes(4096, 41, 1, {})[0]}) {
+    const Modulus modulus = make_modulus(p);
+    std::vector<std::uint64_t> x(n);
+    Prng prng(Seed{44}, {0, 0});
+    Sample sample;
+    std::vector<double> high(256);  // 256th parts of [0, p)
+    std::vector<double> low(64);    // last six bits
+    std::vector<double> each(p == 12289 ? p : 0);
+    for (int repeat = 0; repeat < 16; ++repeat) {
+      sample_uniform(prng, x.data(), n, modulus);
+      for (const std::uint64_t value : x) {
+        CHECK(value < p);
+        sample.add(static_cast<double>(value) / static_cast<double>(p));
+        high[static_cast<std::size_t>(value * 256 / p)] += 1;
+        low[value % 64] += 1;
+        if (!each.empty()) each[value] += 1;
+      }
+    }
+    CHECK(sample.has_mean(0.5, 1.0 / 12));
+    CHECK(sample.has_variance(0.5, 1.0 / 12, 1.0 / 80));
+    const auto share = [&](std::uint64_t from, std::uint64_t to) {
+      return sample.draws * static_cast<double>(to - from) / static_cast<double>(p);
+    };
+    std::vector<double> expected;
+    for (std::uint64_t i = 0; i < 256; ++i) {
+      expected.push_back(share((i * p + 255) / 256, ((i + 1) * p + 255) / 256));
+    }
+    CHECK(fits(high, expected));
+    expected.clear();
+    for (std::uint64_t i = 0; i < 64; ++i) expected.push_back(share(0, (p + 63 - i) / 64));
+    CHECK(fits(low, expected));
+    if (!each.empty()) CHECK(fits(each, std::vector<double>(each.size(), share(0, 1))));
   }
 }
 

