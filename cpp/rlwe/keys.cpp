@@ -48,7 +48,7 @@ SecretKey SecretKey::load(ParametersPtr parameters, const std::uint8_t* data, st
     impossible |= code & (code >> 1);  // 3
     coefficients[c] = static_cast<std::int8_t>(static_cast<int>(code) - 1);
   }
-  QUANCRYPT_PUBLIC(&impossible, sizeof(impossible));
+  QUANCRYPT_PUBLIC(&impossible, sizeof(impossible));  // one flag for all coefficients: the error
   if (impossible != 0) {
     throw Error(ErrorCode::wire_format, "secret key body holds a coefficient that is not ternary");
   }
@@ -91,6 +91,7 @@ PublicKey PublicKey::generate(const SecretKey& secret) {
     simd::kernels().multiply_subtract(key.polynomials_[0].data() + i * n, key.ntt(1, i),
                                       secret.ntt(i), negated.data(), n, ring.modulus(i));
   }
+  // pk0 is complete: from here on anybody may know it.
   QUANCRYPT_PUBLIC(key.polynomials_[0].data(), key.polynomials_[0].size() * sizeof(std::uint64_t));
   key.scale();
   return key;

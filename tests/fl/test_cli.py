@@ -206,7 +206,9 @@ def test_any_command_that_is_interrupted_says_so(
 )
 def test_an_interrupted_start_is_one_line(interrupt: str) -> None:
     code = (
-        "import sys\n"
+        "import signal, sys\n"
+        # What runs the tests may ignore SIGINT, which children inherit.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'quancrypt_fl.cli.app':\n"
