@@ -146,7 +146,7 @@ def _head(floor: float, largest: float) -> float:
 
 def _floor_exponent(smallest: float) -> int:
     exponent = -3
-    while 10.0 ** (exponent + 1) <= smallest:
+    while 10.0 ** (exponent + 1) <= smallest / 2:  # no bar without a length
         exponent += 1
     return exponent
 
