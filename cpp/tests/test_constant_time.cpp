@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "check.h"
+#include "literals.h"
 #include "packing/quantize_pack.h"
 #include "packing/slots.h"
 #include "packing/unpack_dequantize.h"
@@ -27,6 +28,8 @@
 #endif
 
 using namespace quancrypt;
+using quancrypt::testing::packed;
+using quancrypt::testing::slots;
 
 namespace {
 
@@ -109,36 +112,6 @@ std::vector<Real> secret_reals(std::size_t n) {
   for (Real& value : x) value = static_cast<Real>(rng() % 3000) / 1000 - Real{1.5};
   mark_secret(x);
   return x;
-}
-
-ParameterLiteral packed(std::size_t n, const std::vector<std::uint32_t>& bits, std::uint32_t fields,
-                        std::uint32_t guard_bits) {
-  ParameterLiteral literal;
-  literal.degree = n;
-  for (const std::uint32_t b : bits) {
-    literal.primes.push_back(find_primes(n, b, 1, literal.primes)[0]);
-  }
-  literal.max_weight = 16;
-  literal.bits = n == 1024 ? 2 : 8;
-  literal.fields = fields;
-  literal.field_bits = n == 1024 ? 6 : 12;
-  literal.guard_bits = guard_bits;
-  const std::uint64_t undivided = kMaxError * (2 * n + 1);
-  literal.noise_bound =
-      bits.size() == 1 ? undivided : undivided / literal.primes.back() + n / 2 + 2;
-  return literal;
-}
-
-ParameterLiteral slots(std::size_t n, const std::vector<std::uint32_t>& bits, unsigned scale_bits) {
-  ParameterLiteral literal;
-  literal.encoding = Encoding::slots;
-  literal.degree = n;
-  for (const std::uint32_t b : bits) {
-    literal.primes.push_back(find_primes(n, b, 1, literal.primes)[0]);
-  }
-  literal.max_weight = 16;
-  literal.scale_bits = scale_bits;
-  return literal;
 }
 
 /// Without and with a special prime; one data prime and several.

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "check.h"
+#include "literals.h"
 #include "packing/quantize_pack.h"
 #include "packing/unpack_dequantize.h"
 #include "ring/samplers.h"
@@ -19,28 +20,10 @@
 #include "simd/dispatch.h"
 
 using namespace quancrypt;
+using quancrypt::testing::packed;
 using quancrypt::testing::Setup;
 
 namespace {
-
-ParameterLiteral packed(std::size_t n, const std::vector<std::uint32_t>& bits, std::uint32_t fields,
-                        std::uint32_t guard_bits) {
-  ParameterLiteral literal;
-  literal.degree = n;
-  for (const std::uint32_t b : bits) {
-    literal.primes.push_back(find_primes(n, b, 1, literal.primes)[0]);
-  }
-  literal.max_weight = 16;
-  literal.bits = n == 1024 ? 2 : 8;
-  literal.fields = fields;
-  literal.field_bits = n == 1024 ? 6 : 12;
-  literal.guard_bits = guard_bits;
-  // Of public keys, as quancrypt_native/_search.py explains.
-  const std::uint64_t undivided = kMaxError * (2 * n + 1);
-  literal.noise_bound =
-      bits.size() == 1 ? undivided : undivided / literal.primes.back() + n / 2 + 2;
-  return literal;
-}
 
 /// Every ring degree; one data prime to seven, up to 50 bits each.
 std::vector<ParameterLiteral> shapes() {

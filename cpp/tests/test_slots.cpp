@@ -5,6 +5,7 @@
 #include <random>
 
 #include "check.h"
+#include "literals.h"
 #include "packing/slots.h"
 #include "rlwe/decryptor.h"
 #include "rlwe/encryptor.h"
@@ -13,20 +14,9 @@
 
 using namespace quancrypt;
 using quancrypt::testing::Setup;
+using quancrypt::testing::slots;
 
 namespace {
-
-ParameterLiteral slots(std::size_t n, const std::vector<std::uint32_t>& bits, unsigned scale_bits) {
-  ParameterLiteral literal;
-  literal.encoding = Encoding::slots;
-  literal.degree = n;
-  for (const std::uint32_t b : bits) {
-    literal.primes.push_back(find_primes(n, b, 1, literal.primes)[0]);
-  }
-  literal.max_weight = 16;
-  literal.scale_bits = scale_bits;
-  return literal;
-}
 
 std::vector<ParameterLiteral> shapes() {
   return {slots(1024, {27}, 18),

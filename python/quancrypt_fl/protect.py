@@ -90,14 +90,14 @@ class Summer:
             say, and a ``c1`` of a stranger's choice asks the decryptors for their key
             (SECURITY.md, "Exact sums and published decryptions").
         """
-        update = qn.EncryptedUpdate.from_bytes(data, self._params)
+        update = qn.EncryptedUpdate.parse(data, self._params)  # residues: checked by the sum
         if update.weight != 1:
             raise MethodError(f"an upload claims the weight {update.weight}; a fresh one has 1")
         if not update.seeded:
             raise MethodError("an upload is not seeded, as every fresh one under a secret key is")
-        if self._sum is None:
-            self._sum = qn.Aggregator(self._params)
-        self._sum.add(update, weight=weight)
+        total = self._sum or qn.Aggregator(self._params)
+        total.add(update, weight=weight)
+        self._sum = total
 
     def result(self) -> bytes:
         """The encrypted sum since the last call, serialized."""

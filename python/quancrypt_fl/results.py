@@ -18,6 +18,7 @@ import torch
 
 from quancrypt_fl.checkpoint import write_atomically
 from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.machine import cpu_model
 from quancrypt_fl.method.meter import PHASES, RoundMeter
 from quancrypt_fl.training import Evaluation
 
@@ -110,7 +111,7 @@ def environment(threads: int | None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "threads": threads,
@@ -120,13 +121,3 @@ def environment(threads: int | None) -> dict[str, Any]:
 def write_results(path: Path, document: Mapping[str, Any]) -> None:
     """Write the document as indented JSON, in one step."""
     write_atomically(path, json.dumps(document, indent=2, allow_nan=False).encode() + b"\n")
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import quancrypt_native as qn
-from quancrypt_fl.cli import doctor, machine
+from quancrypt_fl import machine
+from quancrypt_fl.cli import doctor
 from quancrypt_fl.cli.app import run
 from quancrypt_native import selftest
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import quancrypt_native as qn
-from quancrypt_fl.cli.machine import cpu_model, cpus, installed
+from quancrypt_fl.machine import cpu_model, cpus, installed
 
 __all__ = ["describe_machine"]
 

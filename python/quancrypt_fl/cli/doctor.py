@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 import quancrypt_native as qn
-from quancrypt_fl.cli.machine import DISTRIBUTION, cpu_model, cpus, extra_with, installed
 from quancrypt_fl.cli.options import JsonOnly
 from quancrypt_fl.cli.text import aligned, print_json
+from quancrypt_fl.machine import DISTRIBUTION, cpu_model, cpus, extra_with, installed
 from quancrypt_native import selftest
 
 __all__ = ["doctor"]
