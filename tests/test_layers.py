@@ -343,6 +343,7 @@ CONTRACT = {
 ADDED = {
     "DecryptionError", "Explanation", "FingerprintError", "KeyPair", "Layout",
     "SecretKeyPickleError", "TensorSpec", "__version__", "backends", "num_threads",
+    "quantize_update",
 }  # fmt: skip
 MEMBERS = {
     "Parameters": (

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 
 #include "base/thread_pool.h"
@@ -67,6 +68,24 @@ py::object encrypt_packed(const BoundParameters& p, const SecretKey* secret,
   Frame frame = encrypt(secret, public_key, public_seed, source, source.value_count(), prefix);
   if (source.first_bad() != source.value_count()) return py::int_(source.first_bad());
   return std::move(frame).bytes();
+}
+
+/// The fields that encrypt_packed packs, or the number of the first NaN or infinity.
+py::object quantize_packed(const BoundParameters& p,
+                           const std::vector<std::pair<py::array, double>>& arrays,
+                           const std::optional<std::string>& dither_seed) {
+  std::optional<Seed> dither;
+  if (dither_seed) dither = to_seed(*dither_seed);
+  const std::size_t values = p.core->layout().values();
+  QuantizePackSource source(p.core->layout(), p.core->degree(), to_segments(arrays),
+                            p.core->q_max(), dither, 1);
+  py::array_t<std::uint16_t> out(static_cast<py::ssize_t>(source.value_count()));
+  for (std::size_t begin = 0; begin < source.value_count(); begin += values) {
+    const std::uint16_t* fields = source.quantize(begin / values, 0);
+    std::copy_n(fields, std::min(values, source.value_count() - begin), out.mutable_data() + begin);
+  }
+  if (source.first_bad() != source.value_count()) return py::int_(source.first_bad());
+  return out;
 }
 
 py::bytes encrypt_slots(const BoundParameters& p, const SecretKey* secret,
@@ -144,6 +163,8 @@ void bind_encryption(py::module_& m) {
   m.def("encrypt_packed", &encrypt_packed, py::arg("parameters"), py::arg("secret").none(true),
         py::arg("public_key").none(true), py::arg("public_seed").none(true), py::arg("segments"),
         py::arg("dither_seed").none(true), py::arg("prefix"));
+  m.def("quantize_packed", &quantize_packed, py::arg("parameters"), py::arg("segments"),
+        py::arg("dither_seed").none(true));
   m.def("encrypt_slots", &encrypt_slots, py::arg("parameters"), py::arg("secret").none(true),
         py::arg("public_key").none(true), py::arg("public_seed").none(true), py::arg("values"),
         py::arg("prefix"));

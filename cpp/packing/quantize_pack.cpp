@@ -46,6 +46,10 @@ QuantizePackSource::QuantizePackSource(const PackLayout& layout, std::size_t deg
 }
 
 void QuantizePackSource::fill(std::size_t index, std::size_t worker, std::uint64_t* residues) {
+  simd::kernels().pack_fields(quantize(index, worker), degree_, layout_.table(), residues);
+}
+
+const std::uint16_t* QuantizePackSource::quantize(std::size_t index, std::size_t worker) {
   const std::size_t values = layout_.values();
   SecureBuffer<std::uint16_t>& fields = fields_[worker];
   if (fields.size() == 0) fields = SecureBuffer<std::uint16_t>(values);
@@ -72,7 +76,7 @@ void QuantizePackSource::fill(std::size_t index, std::size_t worker, std::uint64
         }
       });
   std::fill(fields.data() + (end - begin), fields.data() + values, std::uint16_t{0});
-  simd::kernels().pack_fields(fields.data(), degree_, layout_.table(), residues);
+  return fields.data();
 }
 
 }  // namespace quancrypt

@@ -41,6 +41,9 @@ class QuantizePackSource final : public PlaintextSource {
 
   [[nodiscard]] std::size_t workers() const override { return fields_.size(); }
   void fill(std::size_t index, std::size_t worker, std::uint64_t* residues) override;
+  /// The fields of plaintext `index`, layout.values() of them, zero after the last value; valid
+  /// until the worker's next call.
+  const std::uint16_t* quantize(std::size_t index, std::size_t worker);
 
   [[nodiscard]] std::size_t value_count() const noexcept { return value_count_; }
   /// Number of the first value that is NaN or infinite, or value_count().

@@ -11,98 +11,130 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.pruning import PruningSchedule
 
-__all__ = ["CHOICES", "QuanCryptConfig", "describe_errors"]
+__all__ = ["CHOICES", "DP_METHODS", "GROUPS", "QuanCryptConfig", "describe_errors"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "dataset": ("digits", "mnist", "fashion-mnist"),
-    "model": ("mlp", "cnn"),
-    "method": ("quancrypt", "vanilla"),
+    "dataset": ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "ham10000"),
+    "model": ("mlp", "cnn", "alexnet", "resnet18"),
+    "method": ("quancrypt", "vanilla", "batchcrypt", "tenseal", "dp-gaussian", "dp-laplace"),
     "partition": ("iid", "shards", "dirichlet"),
     "weighting": ("integer", "prescaled", "uniform"),
     "rounding": ("nearest", "stochastic"),
-    "device": ("cpu",),
+    "update": ("delta", "weights"),
+    "mask": ("shared", "client"),
+    "batch_norm": ("average", "local"),
+    "tenseal_parameters": ("paper", "code"),
+    "device": ("cpu", "cuda"),
 }
 """What is available for each field that names something."""
 
+DP_METHODS = ("dp-gaussian", "dp-laplace")
+"""Methods whose noise is calibrated to a number of rounds."""
+
 _LARGE_FEDERATION = 40  # clients from which the paper doubles the batch
-_PLACE_FIELDS = frozenset({"data_dir", "out", "rounds"})
+_PLACE_FIELDS = frozenset({"data_dir", "out", "rounds", "processes", "tensorboard"})
+
+
+def _field(default: Any, description: str, **limits: Any) -> Any:
+    return Field(default=default, description=description, **limits)
 
 
 class QuanCryptConfig(BaseModel):
     """One federated run. Fields left at None get a default that fits the others (:meth:`resolved`).
 
-    Attributes
-    ----------
-    dataset, model, method, partition, weighting, rounding, device
-        Names; see :data:`CHOICES`.
-    clients, rounds
-        Clients, all of which take part in every round, and rounds.
-    bits
-        Bits of a quantized value.
-    dirichlet_alpha, shards_per_client
-        How uneven the ``dirichlet`` and ``shards`` partitions are.
-    data_dir, out
-        Folder of the data set's files; folder for results (None writes nothing).
-    seed
-        Decides every random choice but those of encryption, which change no result.
-    lr, weight_decay, batch_size, local_epochs
-        Local training with Adam. Batches default to 64 samples (128 from 40 clients up) and one
-        epoch a round; for digits, whose clients hold about a hundred images, to 16 samples and 5.
-    clip_factor
-        The clip bound of a tensor is this many times its mean magnitude.
-    smoothing
-        ``lambda`` of ``w_{t+1} = (1 - lambda) * w_t + lambda * aggregate``; 1 is no smoothing.
-    pruning, p_0, p_target, t_eff, t_target
-        Whether and how much of an update is left out; see
-        :class:`~quancrypt_fl.method.pruning.PruningSchedule`. On by default, as in the paper: a run
-        of fewer than ``t_eff`` rounds prunes at ``p_0``, a fifth.
-    max_weight
-        Largest total of integer weights. Defaults to the next power of two from the number of
-        clients up; with unequal clients (``dirichlet`` and ``integer``) eight times that, which
-        costs three bits per value.
-    security
-        Security level in bits.
-    max_train_samples, max_test_samples
-        Use only the first so many samples.
-    threads
-        Threads of torch. Sums in torch depend on it in the last bit, so it is part of what must be
-        equal for a run to be reproduced. Defaults to 2, and to 1 for ``mlp``, which is too small to
-        divide.
+    Every field is an option of ``quancrypt simulate``; ``quancrypt simulate --help`` and the
+    fields' descriptions say what each does. Fields that a method has no use for (``bits`` for
+    ``vanilla``, say) are allowed, so that methods can be compared under one configuration.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = "digits"
-    model: str = "mlp"
-    method: str = "quancrypt"
-    clients: int = Field(default=10, ge=1, le=65_536)
-    rounds: int = Field(default=10, ge=1)
-    bits: int = Field(default=8, ge=2, le=16)
-    partition: str = "iid"
-    dirichlet_alpha: float = Field(default=0.5, gt=0, allow_inf_nan=False)
-    shards_per_client: int = Field(default=2, ge=1)
-    data_dir: Path | None = None
-    out: Path | None = None
-    seed: int = Field(default=1, ge=0, lt=2**63)
-    lr: float = Field(default=1e-3, gt=0, le=1e3, allow_inf_nan=False)
-    weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
-    batch_size: int | None = Field(default=None, ge=1)
-    local_epochs: int | None = Field(default=None, ge=1)
-    clip_factor: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    smoothing: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
-    pruning: bool = True
-    p_0: float = Field(default=0.2, allow_inf_nan=False)
-    p_target: float = Field(default=0.5, allow_inf_nan=False)
-    t_eff: int = Field(default=40, ge=0)
-    t_target: int = Field(default=300, ge=0)
-    rounding: str = "nearest"
-    weighting: str = "integer"
-    max_weight: int | None = Field(default=None, ge=1, le=65_536)
-    security: int = 128
-    max_train_samples: int | None = Field(default=None, ge=1)
-    max_test_samples: int | None = Field(default=None, ge=1)
-    threads: int | None = Field(default=None, ge=1)
-    device: str = "cpu"
+    dataset: str = _field("digits", "Data set.")
+    data_dir: Path | None = _field(None, "Folder of the data set's files (digits need none).")
+    partition: str = _field("iid", "How samples are divided over clients.")
+    shards_per_client: int = _field(2, "Label runs per client of the shards partition.", ge=1)
+    dirichlet_alpha: float = _field(
+        0.5, "Evenness of the dirichlet partition: small is uneven.", gt=0, allow_inf_nan=False
+    )
+    max_train_samples: int | None = _field(None, "Use only so many training samples.", ge=1)
+    max_test_samples: int | None = _field(None, "Use only so many test samples.", ge=1)
+
+    model: str = _field("mlp", "Model.")
+    clients: int = _field(10, "Number of clients.", ge=1, le=65_536)
+    rounds: int = _field(10, "Number of rounds.", ge=1)
+    participation: float = _field(
+        1.0, "Share of the clients that take part in a round, drawn anew for each.", gt=0, le=1
+    )
+    dropout: float = _field(
+        0.0, "Probability that a participant is lost in mid-round, before its upload.", ge=0, lt=1
+    )
+    patience: int | None = _field(
+        None,
+        "Stop after so many rounds without better validation accuracy, and return to the best.",
+        ge=1,
+    )
+    lr: float = _field(1e-3, "Learning rate of Adam.", gt=0, le=1e3, allow_inf_nan=False)
+    weight_decay: float = _field(1e-4, "Weight decay of Adam.", ge=0, allow_inf_nan=False)
+    batch_size: int | None = _field(None, "Samples per batch.", ge=1)
+    local_epochs: int | None = _field(None, "Epochs of a client per round.", ge=1)
+    batch_norm: str = _field(
+        "average", "Batch-norm statistics: averaged like weights, or kept local by each client."
+    )
+    seed: int = _field(1, "Decides every random choice but those of encryption.", ge=0, lt=2**63)
+    threads: int | None = _field(None, "Threads of torch.", ge=1)
+    device: str = _field("cpu", "Where torch computes.")
+
+    method: str = _field(
+        "quancrypt",
+        "quancrypt: pruned, clipped, quantized, encrypted. vanilla: FedAvg in the clear. "
+        "batchcrypt, tenseal, dp-*: baselines.",
+    )
+    encryption: bool = _field(
+        True, "Off: the same quantized method with plain integers; results are equal bit by bit."
+    )
+    bits: int = _field(8, "Bits of a quantized value, 2 to 16.", ge=2, le=16)
+    rounding: str = _field("nearest", "Rounding of quantization.")
+    update: str = _field("delta", "What is sent: differences, or whole weights as in the paper.")
+    clip_factor: float = _field(
+        3.0, "Clip bound in mean magnitudes of a tensor.", gt=0, allow_inf_nan=False
+    )
+    pruning: bool = _field(True, "Leave small weights' updates out.")
+    mask: str = _field(
+        "shared",
+        "Who chooses what is left out. shared: all the same, and it is not sent. client: each by "
+        "itself, as in the paper, and zeros are sent.",
+    )
+    p_0: float = _field(0.2, "Pruning rate up to round t-eff.", allow_inf_nan=False)
+    p_target: float = _field(0.5, "Pruning rate from round t-target on.", allow_inf_nan=False)
+    t_eff: int = _field(40, "Round in which the rate begins to rise.", ge=0)
+    t_target: int = _field(300, "Round in which the rate stops rising.", ge=0)
+    prune_global: bool = _field(False, "Set the smallest global weights to zero after each round.")
+    error_feedback: bool = _field(
+        False, "Carry what pruning, clipping and rounding left out over to the next round."
+    )
+    smoothing: float = _field(
+        1.0, "Share of the new weights, in (0, 1].", gt=0, le=1, allow_inf_nan=False
+    )
+    weighting: str = _field("integer", "How clients count.")
+    max_weight: int | None = _field(None, "Largest total of integer weights.", ge=1, le=65_536)
+    security: int = _field(128, "Security level: 128, 192 or 256 bits.")
+
+    paillier_bits: int = _field(2048, "Bits of BatchCrypt's Paillier modulus.", ge=512, le=8192)
+    processes: int | None = _field(None, "Processes that compute Paillier.", ge=1)
+    tenseal_parameters: str = _field("paper", "TenSEAL: parameters of the paper or of its code.")
+    dp_epsilon: float = _field(
+        8.0, "Privacy loss of all rounds together, of one client.", gt=0, allow_inf_nan=False
+    )
+    dp_delta: float = _field(1e-5, "Its delta (dp-gaussian).", gt=0, lt=1)
+    dp_clip: float = _field(
+        1.0,
+        "Largest norm of an update: L2 (dp-gaussian) or L1 (dp-laplace).",
+        gt=0,
+        allow_inf_nan=False,
+    )
+
+    out: Path | None = _field(None, "Folder for results.json, plot.png and checkpoints.")
+    tensorboard: bool = _field(False, "Write TensorBoard event files too.")
 
     @field_validator(*CHOICES)
     @classmethod
@@ -125,12 +157,25 @@ class QuanCryptConfig(BaseModel):
             self.schedule()
         except MethodError as error:
             raise ValueError(str(error)) from error
-        if self.max_weight is not None and self.max_weight < self.clients:
+        if self.max_weight is not None and self.max_weight < self.participants:
             raise ValueError(
-                f"max_weight = {self.max_weight} is below the {self.clients} clients, "
-                "each of which counts at least 1"
+                f"max_weight = {self.max_weight} is below the {self.participants} clients of a "
+                "round, each of which counts at least 1"
             )
+        if self.error_feedback and self.update == "weights":
+            raise ValueError(
+                "error_feedback = True carries over what was left out of a difference; with "
+                "update = 'weights' left-out weights would be sent again and again. Allowed: "
+                "update = 'delta'"
+            )
+        if self.tensorboard and self.out is None:
+            raise ValueError("tensorboard = True needs out: a folder for the event files")
         return self
+
+    @property
+    def participants(self) -> int:
+        """Clients that take part in a round, at least 1."""
+        return max(1, round(self.participation * self.clients))
 
     def schedule(self) -> PruningSchedule:
         """The pruning schedule, checked even where pruning is off."""
@@ -140,7 +185,7 @@ class QuanCryptConfig(BaseModel):
         """The same configuration with defaults of None filled in (folders and limits aside)."""
         small = self.dataset == "digits"
         batch = 16 if small else 128 if self.clients >= _LARGE_FEDERATION else 64
-        weight = 1 << (self.clients - 1).bit_length()
+        weight = 1 << (self.participants - 1).bit_length()
         if self.weighting == "integer" and self.partition == "dirichlet":
             weight = min(8 * weight, 65_536)
         return self.model_copy(
@@ -154,7 +199,18 @@ class QuanCryptConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for one run to go on from another's checkpoint."""
-        return self.resolved().model_dump(mode="json", exclude=set(_PLACE_FIELDS))
+        places = _PLACE_FIELDS - ({"rounds"} if self.method in DP_METHODS else set())
+        return self.resolved().model_dump(mode="json", exclude=set(places))
+
+
+GROUPS: Mapping[str, tuple[str, str]] = {
+    "Data": ("dataset", "max_test_samples"),
+    "Training": ("model", "device"),
+    "Method": ("method", "security"),
+    "Baselines": ("paillier_bits", "dp_clip"),
+    "Output": ("out", "tensorboard"),
+}
+"""Fields by what they are about: the first and the last of each group, in order."""
 
 
 def describe_errors(error: ValidationError) -> str:

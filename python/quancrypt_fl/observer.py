@@ -7,7 +7,7 @@ from typing import Any
 
 from quancrypt_fl.config import QuanCryptConfig
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "Observers"]
 
 
 class Observer:
@@ -24,3 +24,30 @@ class Observer:
 
     def finished(self, results: Mapping[str, Any]) -> None:
         """The run is over; ``results`` is the document of ``results.json``."""
+
+
+class Observers(Observer):
+    """Several observers as one."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def started(self, config: QuanCryptConfig, finished_rounds: int) -> None:
+        """Tell all of them."""
+        for observer in self._observers:
+            observer.started(config, finished_rounds)
+
+    def client_trained(self) -> None:
+        """Tell all of them."""
+        for observer in self._observers:
+            observer.client_trained()
+
+    def round_finished(self, record: Mapping[str, Any]) -> None:
+        """Tell all of them."""
+        for observer in self._observers:
+            observer.round_finished(record)
+
+    def finished(self, results: Mapping[str, Any]) -> None:
+        """Tell all of them."""
+        for observer in self._observers:
+            observer.finished(results)

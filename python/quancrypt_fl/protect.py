@@ -1,25 +1,34 @@
 """Training's only door to ``quancrypt_native``: what clients and the summing side hold of it.
 
-:class:`Protection` is made once per run by whoever provides keys. It hands a :class:`Protector`
-with the secret key to each client and a :class:`Summer` with public parameters alone to the server.
+A :class:`Channel` is made by whoever provides keys. It hands a :class:`Protector` with the secret
+key to each client and a :class:`Summer` with public parameters alone to the server.
+:class:`PlainIntegers` is its twin without encryption: the same integers, summed in the clear.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
-from quancrypt_fl.method.rounds import Sealed, Tensors
+from quancrypt_fl.method.roles import NOTHING_TO_SUM, Sealed, Tensors
 from quancrypt_native import QuanCryptError
+
+Dither = Callable[[int], np.random.Generator]
+"""From a round to the generator of its stochastic rounding."""
 
 __all__ = [
     "SECRET_TYPES",
-    "Protection",
+    "Channel",
+    "PlainIntegerSummer",
+    "PlainIntegers",
     "Protector",
     "QuanCryptError",
     "Summer",
@@ -28,6 +37,29 @@ __all__ = [
 
 SECRET_TYPES: tuple[type, ...] = (qn.SecretKey, qn.KeyPair, qn.Encryptor, qn.Decryptor)
 """Objects that hold a secret key or can use one. The summing side must not reach any."""
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    name: str
+    dither: Dither | None
+
+    def rng(self, t: int) -> np.random.Generator | None:
+        return self.dither(t) if self.name == "stochastic" and self.dither else None
+
+    def quantize(
+        self, tensors: Tensors, clips: Mapping[str, float], params: qn.Parameters, t: int
+    ) -> dict[str, NDArray[np.int16]]:
+        quantized = qn.quantize_update(
+            dict(tensors), dict(clips), params, rounding=self.name, rng=self.rng(t)
+        )
+        return cast("dict[str, NDArray[np.int16]]", quantized)
+
+    def values(
+        self, tensors: Tensors, clips: Mapping[str, float], params: qn.Parameters, t: int
+    ) -> dict[str, NDArray[np.float32]]:
+        integers = self.quantize(tensors, clips, params, t)
+        return {name: qn.dequantize(q, clips[name], params.bits) for name, q in integers.items()}
 
 
 class Protector:
@@ -50,21 +82,25 @@ class Protector:
         params: qn.Parameters,
         secret: qn.SecretKey,
         rounding: str = "nearest",
-        dither: Callable[[int], np.random.Generator] | None = None,
+        dither: Dither | None = None,
     ) -> None:
         self._params = params
         self._encryptor = qn.Encryptor(params, secret)
         self._decryptor = qn.Decryptor(params, secret)
-        self._rounding = rounding
-        self._dither = dither
+        self._rounding = _Rounding(rounding, dither)
 
     def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
         """Clip, quantize, pack, encrypt and serialize. Its randomness is the system's, always."""
-        rng = self._dither(t) if self._rounding == "stochastic" and self._dither else None
         update = self._encryptor.encrypt(
-            dict(tensors), clip=dict(clips), rounding=self._rounding, rng=rng
+            dict(tensors), dict(clips), rounding=self._rounding.name, rng=self._rounding.rng(t)
         )
         return Sealed(update.to_bytes(), update.ciphertexts)
+
+    def quantized(
+        self, tensors: Tensors, clips: Mapping[str, float], t: int
+    ) -> dict[str, NDArray[np.float32]]:
+        """What :meth:`protect` of the same arguments adds to the sum, rounding included."""
+        return self._rounding.values(tensors, clips, self._params, t)
 
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """Parse and decrypt a sum: weighted means as float32, and the total weight."""
@@ -102,25 +138,100 @@ class Summer:
     def result(self) -> bytes:
         """The encrypted sum since the last call, serialized."""
         if self._sum is None:
-            raise MethodError("no client's update arrived: there is nothing to sum")
+            raise MethodError(NOTHING_TO_SUM)
         total = self._sum.result()
         self._sum = None
         return total.to_bytes()
 
 
-class Protection:
-    """Parameters and a fresh key for one run.
+class PlainIntegers:
+    """A client's side without encryption: the integers that a :class:`Protector` encrypts.
+
+    Uploads are safetensors of int16; means are computed as the native package computes them, so
+    that a run gives the same weights bit by bit.
+    """
+
+    def __init__(
+        self, params: qn.Parameters, rounding: str = "nearest", dither: Dither | None = None
+    ) -> None:
+        self._params = params
+        self._rounding = _Rounding(rounding, dither)
+
+    def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
+        """Clip, quantize and serialize."""
+        integers = self._rounding.quantize(tensors, clips, self._params, t)
+        return Sealed(_save_integers(integers, clips, weight=1), ciphertexts=0)
+
+    def quantized(
+        self, tensors: Tensors, clips: Mapping[str, float], t: int
+    ) -> dict[str, NDArray[np.float32]]:
+        """See :meth:`Protector.quantized`."""
+        return self._rounding.values(tensors, clips, self._params, t)
+
+    def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
+        """Weighted means as float32, and the total weight."""
+        sums, clips, weight = _load_integers(data)
+        means = {}
+        for name, q in sums.items():
+            factor = clips[name] / self._params.q_max * (1.0 / weight)
+            means[name] = np.asarray(q.astype(np.float64) * factor, dtype=np.float32)
+        return means, weight
+
+
+class PlainIntegerSummer:
+    """The server's side of :class:`PlainIntegers`: sums in int64."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, NDArray[np.int64]] = {}
+        self._clips: dict[str, float] = {}
+        self._weight = 0
+
+    def add(self, data: bytes, weight: int) -> None:
+        """Add one upload ``weight`` times."""
+        integers, clips, _ = _load_integers(data)
+        if self._weight and (clips != self._clips or integers.keys() != self._sums.keys()):
+            raise MethodError("an upload has other tensors or clip bounds than the sum so far")
+        for name, q in integers.items():
+            scaled = np.asarray(q.astype(np.int64) * weight)
+            before = self._sums.get(name)
+            self._sums[name] = scaled if before is None else np.asarray(before + scaled)
+        self._clips, self._weight = clips, self._weight + weight
+
+    def result(self) -> bytes:
+        """The sum since the last call, serialized."""
+        if self._weight == 0:
+            raise MethodError(NOTHING_TO_SUM)
+        data = _save_integers(self._sums, self._clips, self._weight)
+        self._sums, self._clips, self._weight = {}, {}, 0
+        return data
+
+
+def _save_integers(
+    integers: Mapping[str, NDArray[Any]], clips: Mapping[str, float], weight: int
+) -> bytes:
+    about = {"weight": weight, "clips": [[name, clips[name]] for name in integers]}
+    return save(dict(integers), metadata={"quancrypt": json.dumps(about)})
+
+
+def _load_integers(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, float], int]:
+    length = int.from_bytes(data[:8], "little")
+    about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["quancrypt"])
+    return load(data), dict(about["clips"]), int(about["weight"])
+
+
+class Channel:
+    """Parameters and a fresh key for one kind of upload.
 
     Parameters
     ----------
     bits
         Bits of a quantized value.
     max_weight
-        Largest total weight of a round.
+        Largest total weight of a sum.
     security
         Security level in bits.
     values
-        Values in an update, to choose ciphertexts of the right size.
+        Values in an upload, to choose ciphertexts of the right size.
     """
 
     def __init__(self, *, bits: int, max_weight: int, security: int, values: int) -> None:
@@ -129,11 +240,7 @@ class Protection:
         )
         self._secret = qn.keygen(self._params).secret
 
-    def client(
-        self,
-        rounding: str = "nearest",
-        dither: Callable[[int], np.random.Generator] | None = None,
-    ) -> Protector:
+    def client(self, rounding: str = "nearest", dither: Dither | None = None) -> Protector:
         """What one client holds: see :class:`Protector`."""
         return Protector(self._params, self._secret, rounding, dither)
 
@@ -141,10 +248,20 @@ class Protection:
         """What the server holds."""
         return Summer(self._params)
 
+    def plain_client(
+        self, rounding: str = "nearest", dither: Dither | None = None
+    ) -> PlainIntegers:
+        """The twin of :meth:`client` without encryption."""
+        return PlainIntegers(self._params, rounding, dither)
+
     @property
     def key_id(self) -> str:
         """Fingerprint of the key, a public value."""
         return self._secret.key_id
+
+    def parameters(self) -> dict[str, Any]:
+        """Public facts about the parameters, for a receipt."""
+        return self._params.explain().as_dict()
 
     def facts(self) -> dict[str, Any]:
         """Public facts for a receipt: scheme, library, parameters, security."""
@@ -153,7 +270,7 @@ class Protection:
             "scheme": f"{params.scheme}, packed coefficient encoding, exact integer sums",
             "library": f"quancrypt-native {qn.__version__}, Microsoft SEAL {qn.seal.version()}",
             "security_bits": params.security,
-            "parameters": params.explain().as_dict(),
+            "parameters": self.parameters(),
         }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["encrypted_receipt", "plaintext_receipt", "receipt_lines"]
+__all__ = ["receipt", "receipt_lines"]
+
+IN_THE_CLEAR = "none: updates travelled in the clear"
 
 HOW_KNOWN = (
     "the summing object is made from the public parameters alone; before the first and after the "
@@ -19,20 +21,24 @@ SERVER_SEES = (
 )
 
 
-def encrypted_receipt(
+def receipt(
     facts: Mapping[str, Any], keys: Sequence[Mapping[str, Any]], rounds: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Receipt of an encrypted run.
+    """Receipt of a run.
 
     Parameters
     ----------
     facts
-        Scheme, library, security level and parameters.
+        Scheme, library, security level and parameters of what protects updates; a method that
+        hides none from the server has no key, and says in ``scheme`` what it does instead.
     keys
-        Fingerprint of each key and the first round it served; a resumed run has several.
+        Fingerprint of each key, the first round it served, and the fingerprint of the key of the
+        reports that preceded it, if there were any; a resumed run has several.
     rounds
         Records of the rounds, as in ``results.json``.
     """
+    if "parameters" not in facts:
+        return {"protected": False, "scheme": IN_THE_CLEAR, **facts}
     return {
         "protected": True,
         **facts,
@@ -50,21 +56,16 @@ def encrypted_receipt(
         "aggregator_held_secret_key": False,
         "how_known": HOW_KNOWN,
         "key_holders": "the clients, which share one secret key",
-        "server_sees": SERVER_SEES,
+        "server_sees": facts.get("server_sees", SERVER_SEES),
     }
-
-
-def plaintext_receipt() -> dict[str, Any]:
-    """Receipt of a run without protection."""
-    return {"protected": False, "scheme": "none: updates travelled in the clear"}
 
 
 def receipt_lines(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The receipt as (label, text) pairs for people."""
     if not receipt["protected"]:
-        return [("Protection", receipt["scheme"])]
+        privacy = receipt.get("privacy", {})
+        return [("Protection", receipt["scheme"]), *((k, str(v)) for k, v in privacy.items())]
     parameters = receipt["parameters"]
-    primes = " + ".join(str(int(p).bit_length()) for p in parameters["coeff_modulus"])
     rounds = receipt["rounds"]
     keys = ", ".join(
         f"{key['fingerprint'][:16]} (from round {key['from_round']})" for key in receipt["keys"]
@@ -73,13 +74,7 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Protection", receipt["scheme"]),
         ("Library", receipt["library"]),
         ("Security", f"{receipt['security_bits']} bits"),
-        (
-            "Parameters",
-            f"N = {parameters['poly_degree']}, primes {primes} bits, "
-            f"{parameters['bits']}-bit values in {parameters['fields']} fields of "
-            f"{parameters['field_bits']} bits, total weight up to {parameters['max_weight']}",
-        ),
-        ("Parameter set", parameters["fingerprint"]),
+        ("Parameters", _parameters(parameters)),
         ("Key fingerprint", keys),
     ]
     if rounds:
@@ -93,3 +88,15 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
     lines.append(("Secret key", f"held by {receipt['key_holders']}; the summing side held none"))
     return lines
+
+
+def _parameters(parameters: Mapping[str, Any]) -> str:
+    if "field_bits" not in parameters:
+        return ", ".join(f"{name} {value}" for name, value in parameters.items())
+    primes = " + ".join(str(int(p).bit_length()) for p in parameters["coeff_modulus"])
+    return (
+        f"N = {parameters['poly_degree']}, primes {primes} bits, "
+        f"{parameters['bits']}-bit values in {parameters['fields']} fields of "
+        f"{parameters['field_bits']} bits, total weight up to {parameters['max_weight']} "
+        f"(set {parameters['fingerprint']})"
+    )

@@ -38,7 +38,8 @@ def round_record(t: int, rate: float, meter: RoundMeter, test: Evaluation) -> di
         "pruning_rate": rate,
         "seconds": {phase: meter.seconds[phase] for phase in PHASES},
         "bytes": meter.bytes_per_client,
-        "participants": meter.participants,
+        "participants": meter.arrived,
+        "lost": meter.participants - meter.arrived,
         "ciphertexts": meter.ciphertexts_per_client,
     }
 
@@ -47,7 +48,9 @@ def results_document(
     config: QuanCryptConfig,
     records: Sequence[Mapping[str, Any]],
     *,
+    final_round: int,
     parameters: int,
+    exchanged: int,
     validation: Evaluation,
     receipt: Mapping[str, Any],
     native: Mapping[str, Any],
@@ -60,10 +63,13 @@ def results_document(
         The configuration, its defaults filled in.
     records
         Entries of ``rounds``, at least one.
-    parameters
-        Number of weights of the model.
+    final_round
+        The round whose weights are the result: the last, or an earlier one that the run returned
+        to.
+    parameters, exchanged
+        Numbers of the model's weights and batch-norm statistics: all, and those that are averaged.
     validation
-        Evaluation of the final weights on the validation set.
+        Evaluation of the resulting weights on the validation set.
     receipt
         See :mod:`quancrypt_fl.receipts`.
     native
@@ -80,22 +86,24 @@ def results_document(
         "environment": {**environment(config.threads), **native},
         "rounds": [dict(record) for record in records],
         "totals": {
-            **_totals(records),
+            **_totals(records, final_round),
             "validation_accuracy": validation.accuracy,
             "validation_loss": validation.loss,
             "parameters": parameters,
-            "float32_update_bytes": parameters * _FLOAT32_BYTES,
+            "float32_update_bytes": exchanged * _FLOAT32_BYTES,
         },
         "receipt": dict(receipt),
     }
 
 
-def _totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _totals(records: Sequence[Mapping[str, Any]], final_round: int) -> dict[str, Any]:
     best = max(records, key=lambda record: record["test_accuracy"])
+    final = records[final_round - 1]
     return {
         "rounds": len(records),
-        "test_accuracy": records[-1]["test_accuracy"],
-        "test_loss": records[-1]["test_loss"],
+        "final_round": final_round,
+        "test_accuracy": final["test_accuracy"],
+        "test_loss": final["test_loss"],
         "best_test_accuracy": best["test_accuracy"],
         "best_round": best["round"],
         "seconds": {phase: sum(record["seconds"][phase] for record in records) for phase in PHASES},

@@ -30,7 +30,12 @@ from quancrypt_native.explanation import Explanation
 from quancrypt_native.keys import KeyPair, PublicKey, SecretKey, keygen
 from quancrypt_native.layout import Layout, TensorSpec
 from quancrypt_native.parameters import Parameters
-from quancrypt_native.quantization import dequantize, mean_clip_bound, quantize
+from quancrypt_native.quantization import (
+    dequantize,
+    mean_clip_bound,
+    quantize,
+    quantize_update,
+)
 from quancrypt_native.runtime import (
     backend,
     backends,
@@ -76,6 +81,7 @@ __all__ = [
     "mean_clip_bound",
     "num_threads",
     "quantize",
+    "quantize_update",
     "seal",
     "set_num_threads",
 ]

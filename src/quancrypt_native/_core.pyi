@@ -84,6 +84,11 @@ def encrypt_packed(
     dither_seed: bytes | None,
     prefix: bytes,
 ) -> bytes | int: ...
+def quantize_packed(
+    parameters: Parameters,
+    segments: list[tuple[npt.NDArray[Any], float]],
+    dither_seed: bytes | None,
+) -> npt.NDArray[np.uint16] | int: ...
 def encrypt_slots(
     parameters: Parameters,
     secret: SecretKey | None,

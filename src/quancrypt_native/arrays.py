@@ -126,3 +126,20 @@ def layout_of(
         for (name, array), bound in zip(arrays.items(), bounds, strict=True)
     )
     return Layout(tensors, single, integer)
+
+
+def float_update(
+    x: ArrayLike, clip: Any, *, clip_required: bool
+) -> tuple[list[npt.NDArray[Any]], list[float | None], Layout]:
+    """Arrays of floats, the clip bound of each, and their layout."""
+    tensors, single = named(x)
+    values = {name: floats(value, name) for name, value in tensors.items()}
+    bounds = clip_bounds(clip, list(values), required=clip_required)
+    return list(values.values()), bounds, layout_of(values, bounds, single=single, integer=False)
+
+
+def segments(
+    values: list[npt.NDArray[Any]], bounds: list[float | None]
+) -> list[tuple[npt.NDArray[Any], float]]:
+    """What the core packs: contiguous memory and its clip bound."""
+    return [(flat(value), bound or 1.0) for value, bound in zip(values, bounds, strict=True)]

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from quancrypt_native import _core, arrays
-from quancrypt_native._validate import choice
 from quancrypt_native.errors import ParameterError
 from quancrypt_native.keys import PublicKey, SecretKey, require_key
 from quancrypt_native.layout import Layout
 from quancrypt_native.parameters import Parameters
+from quancrypt_native.quantization import dither_seed, not_finite
 from quancrypt_native.update import EncryptedUpdate, update_prefix
 
 
@@ -80,26 +80,15 @@ class Encryptor:
         ParameterError
             If an argument is out of range, or a value is NaN or infinite (named with its index).
         """
-        tensors, single = arrays.named(x)
-        values = {name: arrays.floats(value, name) for name, value in tensors.items()}
         packed = self._params.encoding == "packed"
-        bounds = arrays.clip_bounds(clip, list(values), required=packed)
-        layout = arrays.layout_of(values, bounds, single=single, integer=False)
-        choice("rounding", rounding, ("nearest", "stochastic"))
-        if rng is not None and rounding == "nearest":
-            raise ParameterError("rng is given, but rounding is 'nearest'; allowed: 'stochastic'")
-        if not packed:
-            if rounding == "stochastic":
-                raise ParameterError("rounding is 'stochastic'; slots are not quantized")
-            return self._encrypt_slots(list(values.values()), bounds, layout)
-        dither = None
-        if rounding == "stochastic":
-            dither = secrets.token_bytes(32) if rng is None else _bytes_of(rng)
-        segments = [
-            (arrays.flat(value), bound or 1.0)
-            for value, bound in zip(values.values(), bounds, strict=True)
-        ]
-        return self._encrypt_packed(segments, layout, dither)
+        values, bounds, layout = arrays.float_update(x, clip, clip_required=packed)
+        dither = dither_seed(rounding, rng)
+        if packed:
+            segments = arrays.segments(values, bounds)
+            return self._encrypt_packed(segments, layout, dither)
+        if dither is not None:
+            raise ParameterError("rounding is 'stochastic'; slots are not quantized")
+        return self._encrypt_slots(values, bounds, layout)
 
     def encrypt_integers(self, q: arrays.ArrayLike) -> EncryptedUpdate:
         """Encrypt integers as they are; packed encoding only.
@@ -122,7 +111,7 @@ class Encryptor:
             for name, value in tensors.items()
         }
         layout = arrays.layout_of(values, [None] * len(values), single=single, integer=True)
-        segments = [(arrays.flat(value), 1.0) for value in values.values()]
+        segments = arrays.segments(list(values.values()), [None] * len(values))
         return self._encrypt_packed(segments, layout, None)
 
     def _about(self, layout: Layout) -> tuple[Parameters, str, Layout, int, bytes | None]:
@@ -148,7 +137,7 @@ class Encryptor:
             update_prefix(*about),
         )
         if isinstance(frame, int):
-            raise _not_finite(layout, frame)
+            raise not_finite(layout, frame)
         return EncryptedUpdate(*about, frame)
 
     def _encrypt_slots(
@@ -159,7 +148,7 @@ class Encryptor:
         )
         finite = np.isfinite(flat)
         if not finite.all():
-            raise _not_finite(layout, int(np.argmin(finite)))
+            raise not_finite(layout, int(np.argmin(finite)))
         start = 0
         for tensor, bound in zip(layout.tensors, bounds, strict=True):
             if bound is not None:
@@ -179,13 +168,3 @@ class Encryptor:
             self._params._core, *self._core_keys(), about[-1], flat, update_prefix(*about)
         )
         return EncryptedUpdate(*about, frame)
-
-
-def _bytes_of(rng: object) -> bytes:
-    if not isinstance(rng, np.random.Generator):
-        raise ParameterError(f"rng is a {type(rng).__name__}; allowed: numpy.random.Generator")
-    return rng.bytes(32)
-
-
-def _not_finite(layout: Layout, position: int) -> ParameterError:
-    return ParameterError(f"{layout.locate(position)} is NaN or infinite; allowed: finite values")

@@ -1,15 +1,17 @@
 """The quantizer on its own: what encryption applies, for plaintext comparisons."""
 
 import math
+import secrets
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from quancrypt_native import _core, arrays
-from quancrypt_native._validate import integer, positive
+from quancrypt_native._validate import choice, integer, positive
 from quancrypt_native.errors import ParameterError
 from quancrypt_native.layout import MAX_CLIP, MIN_CLIP, Layout, TensorSpec
+from quancrypt_native.parameters import Parameters
 
 
 def quantize(x: arrays.ArrayLike, clip: float, bits: int) -> npt.NDArray[np.int16]:
@@ -34,9 +36,67 @@ def quantize(x: arrays.ArrayLike, clip: float, bits: int) -> npt.NDArray[np.int1
     fields, bad = _core.quantize(arrays.flat(array), bound, q_max)
     if bad >= 0:
         layout = Layout((TensorSpec("", array.shape, bound),), single=True, integers=False)
-        raise ParameterError(f"{layout.locate(bad)} is NaN or infinite; allowed: finite values")
+        raise not_finite(layout, bad)
     q = (fields.astype(np.int32) - q_max).astype(np.int16)
     return np.asarray(q.reshape(array.shape))
+
+
+def quantize_update(
+    x: arrays.ArrayLike,
+    clip: Any,
+    params: Parameters,
+    *,
+    rounding: str = "nearest",
+    rng: np.random.Generator | None = None,
+) -> Any:
+    """The integers that :meth:`Encryptor.encrypt` encrypts, given the same arguments.
+
+    For a plaintext twin of an encrypted run, and for what rounding left out of an update. With
+    stochastic rounding the same generator state gives the same integers as in encryption.
+
+    Parameters
+    ----------
+    x, clip, rounding, rng
+        See :meth:`Encryptor.encrypt`.
+    params
+        Parameters of the packed encoding.
+
+    Returns
+    -------
+    int16 array, or dict of them, of the shapes of ``x``, in ``[-q_max, q_max]``.
+    """
+    params.require_packed("quantize_update")
+    values, bounds, layout = arrays.float_update(x, clip, clip_required=True)
+    dither = dither_seed(rounding, rng)
+    fields = _core.quantize_packed(params._core, arrays.segments(values, bounds), dither)
+    if isinstance(fields, int):
+        raise not_finite(layout, fields)
+    q = (fields.astype(np.int32) - params.q_max).astype(np.int16)
+    parts = np.split(q, np.cumsum([value.size for value in values])[:-1]) if values else []
+    shaped = {
+        tensor.name: part.reshape(tensor.shape)
+        for tensor, part in zip(layout.tensors, parts, strict=True)
+    }
+    return shaped[""] if layout.single else shaped
+
+
+def dither_seed(rounding: str, rng: np.random.Generator | None) -> bytes | None:
+    """Seed of stochastic rounding, drawn from ``rng`` or the system; None for nearest."""
+    choice("rounding", rounding, ("nearest", "stochastic"))
+    if rounding == "nearest":
+        if rng is not None:
+            raise ParameterError("rng is given, but rounding is 'nearest'; allowed: 'stochastic'")
+        return None
+    if rng is None:
+        return secrets.token_bytes(32)
+    if not isinstance(rng, np.random.Generator):
+        raise ParameterError(f"rng is a {type(rng).__name__}; allowed: numpy.random.Generator")
+    return rng.bytes(32)
+
+
+def not_finite(layout: Layout, position: int) -> ParameterError:
+    """The error for the value at ``position`` of an update."""
+    return ParameterError(f"{layout.locate(position)} is NaN or infinite; allowed: finite values")
 
 
 def dequantize(q: Any, clip: float, bits: int) -> npt.NDArray[np.float32]:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from tests.fl.test_config import OTHER
 
-from quancrypt_fl.cli.app import run
-from quancrypt_fl.config import QuanCryptConfig
-from quancrypt_fl.method.rounds import GlobalState
+from quancrypt_fl.cli.app import app, run
+from quancrypt_fl.config import CHOICES, GROUPS, QuanCryptConfig
+from quancrypt_fl.errors import FederatedError
+from quancrypt_fl.method.roles import GlobalState
 
 SMALL = ["simulate", "--clients", "2", "--rounds", "1", "--local-epochs", "1"]
 
@@ -73,14 +76,75 @@ def test_a_reader_that_goes_away_is_no_defect_of_ours(unbuffered: str) -> None:
     assert done.stderr == b""
 
 
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+def option_of(name: str) -> Any:
+    """The option of ``quancrypt simulate`` for a parameter."""
+    command = typer.main.get_command(app).commands["simulate"]  # type: ignore[attr-defined]
+    (option,) = (parameter for parameter in command.params if parameter.name == name)
+    return option
+
+
+def test_help_names_every_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert run(["simulate", "--help"]) == 0
     shown = capsys.readouterr().out
-    for field in QuanCryptConfig.model_fields:
-        if field != "device":
-            assert "--" + field.replace("_", "-") in shown, field
-    for option in ("--json", "--resume", "--quiet", "--no-pruning"):
+    for name, field in QuanCryptConfig.model_fields.items():
+        assert re.search(rf"--{name.replace('_', '-')}\b", shown), name
+        assert field.description
+        assert field.description.split()[0] in shown
+    for option in ("--json", "--resume", "--quiet", "--no-pruning", "--no-encryption"):
         assert option in shown
+    for group in GROUPS:
+        assert f"─ {group} ─" in shown
+    for names in CHOICES.values():
+        assert "|".join(names) in re.sub(r"\s*│\n│\s*", "", shown) or names[0] in shown
+
+
+@pytest.mark.parametrize("name", list(QuanCryptConfig.model_fields))
+def test_every_field_is_an_option_with_its_default(name: str) -> None:
+    option = option_of(name)
+    assert f"--{name.replace('_', '-')}" in option.opts
+    assert option.default == QuanCryptConfig.model_fields[name].default
+
+
+def test_options_reach_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from quancrypt_fl.engines import simulation
+
+    seen: list[QuanCryptConfig] = []
+
+    class StopError(FederatedError):
+        pass
+
+    def noting(config: QuanCryptConfig, **_: Any) -> None:
+        seen.append(config)
+        raise StopError("seen")
+
+    monkeypatch.setattr(simulation, "Simulation", noting)
+    values = {**OTHER, "out": str(tmp_path), "data_dir": str(tmp_path), "tensorboard": False}
+    arguments = ["simulate"]
+    for name, value in values.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            arguments.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            arguments += [option, str(value)]
+    assert run(arguments) == 2
+    assert seen == [QuanCryptConfig(**values)]
+    assert run(["simulate", "--out", str(tmp_path)]) == 2
+    assert seen[1] == QuanCryptConfig(out=tmp_path)
+
+
+def test_help_does_not_load_torch() -> None:
+    code = (
+        "import sys\n"
+        "from quancrypt_fl.cli.app import run\n"
+        "assert run(['simulate', '--help']) == 0\n"
+        "loaded = {'torch', 'matplotlib', 'sklearn', 'phe', 'tenseal'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_json_is_only_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +169,7 @@ def test_quiet_and_table(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["simulate", "--method", "tenseal"], "method = 'tenseal': not available; available: qu"),
+        (["simulate", "--method", "fedsgd"], "method = 'fedsgd': not available; available: qu"),
         (["simulate", "--bits", "99"], "bits = 99: Input should be less than or equal to 16"),
         (["simulate", "--bits", "many"], "Invalid value for '--bits'"),
         (["simulate", "--t-eff", "300"], "t_eff = 300 must be below t_target = 300"),
@@ -172,14 +236,14 @@ def test_an_interrupted_run_says_how_to_go_on(
 
     whole = simulation.federated_round
 
-    def interrupted(state: GlobalState, *arguments: Any) -> GlobalState:
+    def interrupted(state: GlobalState, *arguments: Any, **options: Any) -> GlobalState:
         if state.round == rounds:
             raise KeyboardInterrupt
-        return whole(state, *arguments)
+        return whole(state, *arguments, **options)
 
     monkeypatch.setattr(simulation, "federated_round", interrupted)
-    options = [*SMALL, "--rounds", "3", "--out", str(tmp_path)]
-    assert run(options) == 130
+    command = [*SMALL, "--rounds", "3", "--out", str(tmp_path)]
+    assert run(command) == 130
     expected = f"interrupted after round {rounds}; go on with --resume" if rounds else "interrupted"
     assert capsys.readouterr() == ("", f"quancrypt: {expected}\n")
 

@@ -1,41 +1,20 @@
-"""Loaders and splits."""
+"""Loaders of digits, MNIST and Fashion-MNIST, and what all loaders share."""
 
 from __future__ import annotations
 
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.fl.data_files import distinct_images, idx, write_mnist
 
 from quancrypt_fl.config import CHOICES
-from quancrypt_fl.data import DATASETS, load_dataset, split
+from quancrypt_fl.data import DATASETS, ImageDataset, Samples, load_dataset, mnist
+from quancrypt_fl.data.dataset import normalised
 from quancrypt_fl.data.idx import read_idx
 from quancrypt_fl.data.partition import PARTITIONS
 from quancrypt_fl.errors import DataError
-
-LABELS = np.repeat(np.arange(10), 100)
-
-
-def idx(array: np.ndarray, kind: int = 8) -> bytes:
-    sizes = struct.pack(f">{array.ndim}I", *array.shape)
-    return bytes([0, 0, kind, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
-
-
-def write_mnist(folder: Path, *, train: int = 6, compress: bool = True) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for prefix, count in (("train", train), ("t10k", 4)):
-        images = np.arange(count * 28 * 28).reshape(count, 28, 28) % 256
-        for stem, array in (("images-idx3", images), ("labels-idx1", np.arange(count) % 10)):
-            content = idx(array)
-            path = folder / f"{prefix}-{stem}-ubyte"
-            if compress:
-                path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
-            else:
-                path.write_bytes(content)
 
 
 def test_the_configuration_offers_what_there_is() -> None:
@@ -65,9 +44,34 @@ def test_shortened_idx_files_load(tmp_path: Path, compress: bool, name: str, nes
     assert (len(dataset.train), len(dataset.test)) == (6, 4)
     assert dataset.train.images.dtype == np.float32
     assert dataset.train.images.shape == (6, 1, 28, 28)
-    if name == "mnist":
-        assert dataset.train.images[0, 0, 0, 0] == pytest.approx(-0.1307 / 0.3081)
-        assert dataset.train.images[0, 0, 9, 3] == pytest.approx((1 - 0.1307) / 0.3081)
+    pixels = distinct_images(6, (28, 28)).astype(np.float64) / 255
+    mean, std = {"mnist": (0.1307, 0.3081), "fashion-mnist": (0.2860, 0.3530)}[name]
+    np.testing.assert_allclose(dataset.train.images[:, 0], (pixels - mean) / std, atol=1e-5)
+    np.testing.assert_array_equal(dataset.train.labels, np.arange(6))
+
+
+@pytest.mark.parametrize(
+    ("name", "inner"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw")]
+)
+def test_folders_of_torchvision_are_found(tmp_path: Path, name: str, inner: str) -> None:
+    write_mnist(tmp_path / inner, compress=False)
+    (tmp_path / name).mkdir()  # an empty folder of the right name does not hide the files
+    assert len(load_dataset(name, tmp_path, seed=1).train) == 6
+
+
+def test_fashion_mnist_of_debian_is_used_without_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Path("/usr/share/datasets/fashion-mnist") == mnist.DEBIAN_FASHION_MNIST
+    monkeypatch.setattr(mnist, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    with pytest.raises(
+        DataError, match=r"needs --data-dir.*Debian's package dataset-fashion-mnist"
+    ):
+        load_dataset("fashion-mnist", None, seed=1)
+    write_mnist(tmp_path / "debian")
+    dataset = load_dataset("fashion-mnist", None, seed=1)
+    assert len(dataset.train) == 6
+    assert dataset.class_name(9) == "ankle boot"
 
 
 def test_the_shared_mnist_loads(mnist_dir: Path) -> None:
@@ -102,11 +106,15 @@ def test_broken_files_are_named_with_offset_and_reason(
 
 
 def test_absent_files_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="needs --data-dir"):
+    download = r"quancrypt data --dataset mnist --data-dir \S+ --download"
+    with pytest.raises(DataError, match=f"needs --data-dir.*{download}"):
         load_dataset("mnist", None, seed=1)
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match=f"no such folder.*{download}"):
         load_dataset("mnist", tmp_path / "none", seed=1)
-    with pytest.raises(DataError, match=r"has no train-images-idx3-ubyte\.gz"):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file: is not a folder"):
+        load_dataset("mnist", tmp_path / "file", seed=1)
+    with pytest.raises(DataError, match=rf"has no train-images-idx3-ubyte\.gz.*{download}"):
         load_dataset("mnist", tmp_path, seed=1)
     with pytest.raises(DataError, match="'imagenet' is not available; available: digits, mnist"):
         load_dataset("imagenet", None, seed=1)
@@ -116,62 +124,60 @@ def test_labels_that_do_not_fit_the_images(tmp_path: Path) -> None:
     write_mnist(tmp_path, compress=False)
     labels = tmp_path / "train-labels-idx1-ubyte"
     labels.write_bytes(idx(np.arange(5)))
-    with pytest.raises(DataError, match="5 labels for 6 images"):
+    with pytest.raises(DataError, match="5 labels for 6 images in train-images"):
         load_dataset("mnist", tmp_path, seed=1)
     labels.write_bytes(idx(np.arange(6) + 7))
-    with pytest.raises(DataError, match="label 12 in the training set is not in"):
+    with pytest.raises(
+        DataError, match=r"labels-idx1-ubyte: at byte 11: label 10 is not in 0\.\.9"
+    ):
         load_dataset("mnist", tmp_path, seed=1)
 
 
-@settings(max_examples=30)
-@given(
-    partition=st.sampled_from(PARTITIONS), clients=st.integers(1, 40), seed=st.integers(0, 2**40)
-)
-def test_parts_are_disjoint_complete_and_seeded(partition: str, clients: int, seed: int) -> None:
-    one = split(LABELS, clients, partition, seed, dirichlet_alpha=0.05)
-    again = split(LABELS, clients, partition, seed, dirichlet_alpha=0.05)
-    everything = np.concatenate([*one.clients, one.validation])
-    np.testing.assert_array_equal(np.sort(everything), np.arange(len(LABELS)))
-    assert len(one.validation) == 200
-    assert min(len(part) for part in one.clients) >= 1
-    for first, second in zip(one.clients, again.clients, strict=True):
-        np.testing.assert_array_equal(first, second)
+def test_images_that_do_not_fit_each_other(tmp_path: Path) -> None:
+    write_mnist(tmp_path, compress=False)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(distinct_images(4, (28, 27))))
+    with pytest.raises(DataError, match=r"training images are of shape .*28, 28.*28, 27"):
+        load_dataset("mnist", tmp_path, seed=1)
+    for prefix, count in (("train", 6), ("t10k", 4)):
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx(np.zeros((count, 0, 28))))
+    with pytest.raises(DataError, match="training set have no pixels"):
+        load_dataset("mnist", tmp_path, seed=1)
 
 
-def test_seeds_and_partitions_differ() -> None:
-    parts = {
-        (partition, seed): split(LABELS, 5, partition, seed).clients[0].tobytes()
-        for partition in PARTITIONS
-        for seed in (1, 2)
-    }
-    assert len(set(parts.values())) == 6
+# --- what all loaders share ---
 
 
-def test_iid_parts_are_equal_and_mixed() -> None:
-    result = split(LABELS, 10, "iid", 1)
-    assert {len(part) for part in result.clients} == {80}
-    assert min(len(np.unique(LABELS[part])) for part in result.clients) >= 8
+def test_normalisation_is_the_formula_and_writes_in_place() -> None:
+    pixels = distinct_images(3, (2, 5, 4))
+    out = np.zeros((4, 2, 5, 4), np.float32)
+    returned = normalised(pixels, (0.1, 0.2), (0.3, 0.4), out=out[:3])
+    assert np.shares_memory(returned, out)
+    mean = np.array([0.1, 0.2]).reshape(1, 2, 1, 1)
+    std = np.array([0.3, 0.4]).reshape(1, 2, 1, 1)
+    np.testing.assert_allclose(out[:3], (pixels / 255 - mean) / std, atol=1e-6)
+    assert not out[3].any()
 
 
-def test_shards_give_few_classes() -> None:
-    """Two shards of 40 samples touch two classes each at most, as classes have about 80."""
-    result = split(LABELS, 10, "shards", 1)
-    classes = [len(np.unique(LABELS[part])) for part in result.clients]
-    assert max(classes) <= 4
-    assert np.mean(classes) < 4
-    one_shard = split(LABELS, 10, "shards", 1, shards_per_client=1)
-    assert max(len(np.unique(LABELS[part])) for part in one_shard.clients) <= 3
+def test_groups_travel_with_their_samples() -> None:
+    images = np.zeros((4, 1, 2, 2), np.float32)
+    samples = Samples(images, np.arange(4), np.array([5, 6, 7, 8]))
+    taken, head = samples.take(np.array([3, 1])), samples.head(2)
+    assert taken.groups is not None
+    assert head.groups is not None
+    assert taken.groups.tolist() == [8, 6]
+    assert head.groups.tolist() == [5, 6]
+    assert samples.head(None) is samples
+    dataset = ImageDataset("x", samples, samples, 4, tuple("abcd"), ("a note",))
+    fewer = dataset.limited(2, 1)
+    assert (len(fewer.train), len(fewer.test)) == (2, 1)
+    assert (fewer.class_name(1), fewer.notes) == ("b", ("a note",))
 
 
-def test_small_alpha_is_uneven() -> None:
-    def spread(alpha: float) -> float:
-        parts = split(LABELS, 10, "dirichlet", 3, dirichlet_alpha=alpha).clients
-        return float(np.std([len(part) for part in parts]))
-
-    assert spread(0.1) > 2 * spread(100.0)
-
-
-@pytest.mark.parametrize("partition", PARTITIONS)
-def test_too_many_clients_are_refused(partition: str) -> None:
-    with pytest.raises(DataError, match="has no sample in the"):
-        split(LABELS[:50], 60, partition, 1)
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_out_of_range_and_empty_sets_are_refused(label: int) -> None:
+    images = np.zeros((1, 1, 2, 2), np.float32)
+    good, bad = Samples(images, np.array([0])), Samples(images, np.array([label]))
+    with pytest.raises(DataError, match=rf"label {label} in the test set is not in 0\.\.3"):
+        ImageDataset("x", good, bad, 4)
+    with pytest.raises(DataError, match="the training set is empty"):
+        ImageDataset("x", good.head(0), good, 4)

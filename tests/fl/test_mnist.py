@@ -26,8 +26,8 @@ def test_encrypted_training_is_as_good_as_plain(mnist_dir: Path) -> None:
     assert abs(difference) <= 0.005
 
 
-def test_an_unpruned_upload_is_about_half_of_float32(mnist_dir: Path) -> None:
-    """Round 1 carries the exchange of statistics as well."""
+def test_an_unpruned_upload_is_at_most_half_of_float32(mnist_dir: Path) -> None:
+    """Round 1, which carries the exchange of statistics as well, is no exception."""
     results = run(mnist_dir, pruning=False, max_train_samples=500, max_test_samples=100)
     for record in results["rounds"]:
-        assert record["bytes"]["upload"] <= 0.55 * results["totals"]["float32_update_bytes"]
+        assert record["bytes"]["upload"] <= 0.5 * results["totals"]["float32_update_bytes"]

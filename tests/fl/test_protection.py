@@ -5,23 +5,37 @@ from __future__ import annotations
 import dataclasses
 import gc
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 import quancrypt_native as qn
 from quancrypt_fl import QuanCryptConfig, Simulation
 from quancrypt_fl.audit import secrets_within_reach
+from quancrypt_fl.engines.parties import Server, Sides
 from quancrypt_fl.errors import FederatedError, MethodError
 from quancrypt_fl.method.meter import RoundMeter
-from quancrypt_fl.method.rounds import GlobalState, Sealed, Tensors, federated_round
-from quancrypt_fl.protect import SECRET_TYPES, Protection, Summer
+from quancrypt_fl.method.roles import GlobalState, Sealed, Tensors
+from quancrypt_fl.method.rounds import federated_round
+from quancrypt_fl.protect import SECRET_TYPES, Channel, PlainIntegers, PlainIntegerSummer, Summer
+from quancrypt_fl.training import torch_threads
 
 TinyConfig = Callable[..., QuanCryptConfig]
+FEW = {"max_train_samples": 200, "max_test_samples": 40}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Rounds here are run without a simulation around them, which would see to it."""
+    with torch_threads(1):
+        yield
 
 
 class PlainQuantized:
@@ -52,6 +66,9 @@ class PlainQuantized:
         self.sums, self.weight = {}, 0
         return data
 
+    def quantized(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Tensors:
+        raise AssertionError("only error feedback asks for this")
+
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         sums = load(data)
         weight = int(sums.pop("weight")[0])
@@ -71,13 +88,15 @@ class PlainQuantized:
 )
 def test_encryption_changes_nothing(tiny: TinyConfig, choices: dict[str, Any]) -> None:
     """Weights after every round equal those of the plaintext quantized method, bit for bit."""
-    simulation = Simulation(tiny(**choices))
+    simulation = Simulation(tiny(**FEW, **choices))
     reference = PlainQuantized(simulation.config.bits)
-    clients = [dataclasses.replace(c, side=reference) for c in simulation._clients]
+    sides = Sides(reference, reference)
+    clients = [dataclasses.replace(c, sides=sides) for c in simulation._clients]
+    server = Server(reference, reference)
     method = simulation._parties.method
     plain = encrypted = simulation.state
     for _ in range(3):
-        plain = federated_round(plain, clients, reference, method, RoundMeter())
+        plain = federated_round(plain, clients, server, method, RoundMeter())
         encrypted = federated_round(
             encrypted, simulation._clients, simulation.server, method, RoundMeter()
         )
@@ -86,11 +105,9 @@ def test_encryption_changes_nothing(tiny: TinyConfig, choices: dict[str, Any]) -
             np.testing.assert_array_equal(tensor, encrypted.weights[name])
 
 
-def test_bounds_are_the_mean_of_all_clients(
-    tiny: TinyConfig, tiny_run: tuple[Simulation, dict[str, Any]]
-) -> None:
-    simulation, _ = tiny_run
-    start = Simulation(tiny()).state
+def test_bounds_are_the_mean_of_all_clients(tiny: TinyConfig) -> None:
+    simulation = Simulation(tiny(**FEW))
+    start = simulation.state
     after = federated_round(
         start, simulation._clients, simulation.server, simulation._parties.method, RoundMeter()
     )
@@ -121,22 +138,25 @@ def everything_within(root: object) -> list[object]:
     return list(found.values())
 
 
+@pytest.mark.parametrize("kind", ["updates", "reports"])
 @pytest.mark.parametrize("moment", ["before", "in a round", "after"])
-def test_the_server_cannot_decrypt(tiny: TinyConfig, moment: str) -> None:
+def test_the_server_cannot_decrypt(tiny: TinyConfig, moment: str, kind: str) -> None:
     """With everything that the server holds, at any moment, no upload or sum can be opened."""
-    simulation = Simulation(tiny(rounds=1))
-    client, server = simulation._clients[0], simulation.server
-    upload = client.protect({"w": np.ones(3, np.float32)}, {"w": 1.0}, 0).data
+    simulation = Simulation(tiny(rounds=1, max_train_samples=100, max_test_samples=20))
+    server, summer = simulation.server, getattr(simulation.server, kind)
+    side = getattr(simulation._clients[0], kind)
+    upload = side.protect({"w": np.ones(3, np.float32)}, {"w": 1.0}, 0).data
     if moment == "in a round":
-        server.add(upload, 1)
+        summer.add(upload, 1)
     if moment == "after":
         simulation.run()
     held = everything_within(server)
-    params = next(item for item in held if isinstance(item, qn.Parameters))
+    assert len({id(item) for item in held if isinstance(item, qn.Parameters)}) == 2
+    params = next(item for item in everything_within(summer) if isinstance(item, qn.Parameters))
     assert secrets_within_reach(server, SECRET_TYPES) == []
     assert not any(isinstance(item, SECRET_TYPES) for item in held)
 
-    key = simulation._clients[0].side._decryptor._key  # type: ignore[attr-defined]
+    key = side._decryptor._key
     stream = qn.seal.export_secret_key(key)
     fragment = stream[len(stream) // 2 :][:32]
     assert any(fragment)
@@ -162,58 +182,69 @@ class Holder:
 
 
 def test_the_audit_finds_what_is_hidden() -> None:
-    protection = Protection(bits=8, max_weight=4, security=128, values=10)
-    protector = protection.client()
+    channel = Channel(bits=8, max_weight=4, security=128, values=10)
+    protector = channel.client()
     secret = protector._decryptor
     hidden: list[object] = [
         Holder(secret),
         Holder({"a": [(secret,)]}),
         Holder(lambda: secret),
         Holder(protector.protect),
-        Holder(protection),
+        Holder(channel),
+        Holder(channel.client),
     ]
     for holder in hidden:
         assert secrets_within_reach(holder, SECRET_TYPES)
     assert secrets_within_reach(Holder([1, "two", {3: None}]), SECRET_TYPES) == []
 
 
-def test_a_run_whose_server_holds_a_secret_stops(tiny: TinyConfig) -> None:
+@pytest.mark.parametrize("kind", ["updates", "reports"])
+def test_a_run_whose_server_holds_a_secret_stops(tiny: TinyConfig, kind: str) -> None:
     simulation = Simulation(tiny(rounds=1))
     leaky = dataclasses.replace(
         simulation._parties,
-        server=dataclasses.replace(simulation.server, summer=Holder(simulation._clients[0])),  # type: ignore[arg-type]
+        server=dataclasses.replace(simulation.server, **{kind: Holder(simulation._clients[0])}),
     )
     simulation._parties = leaky
     with pytest.raises(FederatedError, match="can reach secrets"):
         simulation.run()
+    assert simulation.state.round == 0
+
+
+class Spy:
+    """A summing side that keeps what passes through."""
+
+    def __init__(self, summer: Any) -> None:
+        self.summer, self.seen = summer, []
+
+    def add(self, data: bytes, weight: int) -> None:
+        self.seen.append(data)
+        self.summer.add(data, weight)
+
+    def result(self) -> bytes:
+        return self.summer.result()
 
 
 def test_uploads_show_no_clip_bound_and_never_repeat(tiny: TinyConfig) -> None:
-    simulation = Simulation(tiny(rounds=1))
-    client, seen = simulation._clients[0], []
-    original = type(simulation.server).add
-
-    class Spy:
-        def add(self, data: bytes, weight: int) -> None:
-            seen.append(data)
-            original(simulation.server, data, weight)
-
-        def result(self) -> bytes:
-            return simulation.server.result()
-
+    simulation = Simulation(tiny(rounds=1, **FEW))
+    client, server = simulation._clients[0], simulation.server
+    spies = Server(Spy(server.updates), Spy(server.reports))
     method = simulation._parties.method
     state = GlobalState(0, simulation.state.weights)
-    federated_round(state, simulation._clients, Spy(), method, RoundMeter())
-    params = client.side._params  # type: ignore[attr-defined]
-    updates = [qn.EncryptedUpdate.from_bytes(data, params) for data in seen]
-    clips = {tensor.clip for update in updates for tensor in update.layout.tensors}
+    federated_round(state, simulation._clients, spies, method, RoundMeter())
+    clips = set()
+    for side, spy in ((client.updates, spies.updates), (client.reports, spies.reports)):
+        assert len(spy.seen) == 4
+        updates = [qn.EncryptedUpdate.from_bytes(data, side._params) for data in spy.seen]
+        clips |= {tensor.clip for update in updates for tensor in update.layout.tensors}
     assert clips == {1.0, 127.0}
+    seen = spies.updates.seen + spies.reports.seen
     assert len({data[-64:] for data in seen}) == len(seen) == 8
 
 
 def test_sums_of_nothing_and_of_too_much() -> None:
-    protection = Protection(bits=8, max_weight=4, security=128, values=10)
-    server, client = protection.server(), protection.client()
+    channel = Channel(bits=8, max_weight=4, security=128, values=10)
+    server, client = channel.server(), channel.client()
     with pytest.raises(MethodError, match="nothing to sum"):
         server.result()
     upload = client.protect({"w": np.ones(3, np.float32)}, {"w": 1.0}, 0).data
@@ -228,20 +259,87 @@ def test_sums_of_nothing_and_of_too_much() -> None:
     unseeded = qn.Encryptor(public, keys.public).encrypt({"w": np.ones(3, np.float32)}, clip=1.0)
     with pytest.raises(MethodError, match="not seeded"):
         Summer(public).add(unseeded.to_bytes(), 1)
-    other = Protection(bits=8, max_weight=8, security=128, values=10)
+    other = Channel(bits=8, max_weight=8, security=128, values=10)
     with pytest.raises(qn.KeyMismatchError):
         Summer(other.server()._params).add(upload, 1)
+
+
+def test_updates_and_reports_have_keys_of_their_own(tiny: TinyConfig) -> None:
+    simulation = Simulation(tiny(rounds=1))
+    client = simulation._clients[0]
+    report = client.reports.protect({"w": np.ones(3, np.float32)}, {"w": 1.0}, 0).data
+    for receive in (client.updates.unprotect, lambda data: simulation.server.updates.add(data, 1)):
+        with pytest.raises(qn.QuanCryptError):
+            receive(report)
+    simulation.server.reports.add(report, 1)
+    mean, weight = client.reports.unprotect(simulation.server.reports.result())
+    np.testing.assert_array_equal(mean["w"], np.ones(3, np.float32))
+    assert weight == 1
+
+
+UNIT = st.floats(-1.5, 1.5, width=32)
+
+
+@given(data=st.data(), bits=st.integers(2, 16), stochastic=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_plain_integers_are_the_twin_of_encryption(
+    data: st.DataObject, bits: int, stochastic: bool
+) -> None:
+    """Names, shapes (empty ones too), means and weights of a sum are the same bit by bit."""
+    channel = Channel(bits=bits, max_weight=8, security=128, values=30)
+    shapes = {"b": (2, 3), "a": (5,), "nothing": (0, 4), "one": ()}
+    clips = {name: data.draw(st.floats(0.25, 4)) for name in shapes}
+    rounding = "stochastic" if stochastic else "nearest"
+    server, plain_server = channel.server(), PlainIntegerSummer()
+    for client, weight in enumerate(data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=2))):
+
+        def dither(t: int, client: int = client) -> np.random.Generator:
+            return np.random.default_rng((client, t))
+
+        tensors = {
+            n: data.draw(hnp.arrays(np.float32, s, elements=UNIT)) for n, s in shapes.items()
+        }
+        encrypted, plain = (
+            side(rounding, dither) for side in (channel.client, channel.plain_client)
+        )
+        server.add(encrypted.protect(tensors, clips, 3).data, weight)
+        plain_server.add(plain.protect(tensors, clips, 3).data, weight)
+        for name, values in encrypted.quantized(tensors, clips, 3).items():
+            np.testing.assert_array_equal(values, plain.quantized(tensors, clips, 3)[name])
+    one, weight = encrypted.unprotect(server.result())
+    two, same_weight = plain.unprotect(plain_server.result())
+    assert weight == same_weight
+    assert one.keys() == two.keys() == shapes.keys()
+    for name, shape in shapes.items():
+        assert one[name].dtype == two[name].dtype == np.float32
+        assert one[name].shape == two[name].shape == shape
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_plain_sums_of_nothing_and_of_what_does_not_fit() -> None:
+    channel = Channel(bits=8, max_weight=4, security=128, values=10)
+    server, client = PlainIntegerSummer(), channel.plain_client()
+    assert isinstance(client, PlainIntegers)
+    with pytest.raises(MethodError, match="nothing to sum"):
+        server.result()
+    x = np.ones(3, np.float32)
+    server.add(client.protect({"w": x}, {"w": 1.0}, 0).data, 1)
+    for tensors, clips in (({"v": x}, {"v": 1.0}), ({"w": x}, {"w": 2.0})):
+        with pytest.raises(MethodError, match="other tensors or clip bounds"):
+            server.add(client.protect(tensors, clips, 0).data, 1)
 
 
 @pytest.mark.parametrize("method", ["quancrypt", "vanilla"])
 def test_divergence_stops_the_run(
     tiny: TinyConfig, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    simulation = Simulation(tiny(rounds=1, method=method))
-    weights = {n: np.full_like(w, np.nan) for n, w in simulation.state.weights.items()}
-    monkeypatch.setattr(simulation._trainer, "train", lambda *_: (weights, float("nan")))
-    with pytest.raises(MethodError, match="client 0, round 1: local training diverged"):
-        simulation.run()
-    monkeypatch.setattr(simulation._trainer, "train", lambda *_: (weights, 1.0))
-    with pytest.raises(MethodError, match="diverged"):
-        simulation.run()
+    for loss, message in (
+        (float("nan"), "client 0, round 1: local training diverged"),
+        (1.0, "diverged"),
+    ):
+        simulation = Simulation(tiny(rounds=1, method=method))
+        weights = {n: np.full_like(w, np.nan) for n, w in simulation.state.weights.items()}
+        trained = weights, loss
+        monkeypatch.setattr(simulation._trainer, "train", lambda *_, trained=trained: trained)
+        with pytest.raises(MethodError, match=message):
+            simulation.run()

@@ -30,6 +30,10 @@ def test_receipt_of_an_encrypted_run(tiny_run: tuple[Simulation, dict[str, Any]]
     assert parameters["max_weight"] == 4
     assert parameters["modulus_bits"] <= parameters["modulus_limit"]
     (key,) = receipt["keys"]
+    reports = receipt["reports"]
+    assert key["reports"] != key["fingerprint"]
+    assert reports["bits"] == 8
+    assert reports["poly_degree"] < parameters["poly_degree"]
     assert len(bytes.fromhex(key["fingerprint"])) == 16
     assert key["from_round"] == 1
     for entry, record in zip(receipt["rounds"], results["rounds"], strict=True):
@@ -74,6 +78,7 @@ def test_results_document(tiny: TinyConfig, tmp_path: Path, method: str) -> None
         assert record["test_loss"] > 0
         assert record["train_loss"] > 0
         assert record["participants"] == 4
+        assert record["lost"] == 0
         assert tuple(record["seconds"]) == PHASES
         assert all(seconds > 0 for seconds in record["seconds"].values())
         assert record["bytes"]["upload"] > 0

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.fl.data_files import write_mnist
+from tests.fl.spies import Uploads, watch
 
 from quancrypt_fl import QuanCryptConfig, Simulation
 from quancrypt_fl.checkpoint import Checkpoints
-from quancrypt_fl.errors import CheckpointError
+from quancrypt_fl.errors import CheckpointError, FederatedError
 from quancrypt_fl.observer import Observer
 
 TinyConfig = Callable[..., QuanCryptConfig]
@@ -50,7 +52,7 @@ def test_the_default_run_learns_digits_as_well_as_vanilla() -> None:
         {},
         {"method": "vanilla"},
         {"rounding": "stochastic", "bits": 4},
-        {"model": "cnn", "rounds": 2},
+        {"model": "cnn", "rounds": 2, "threads": 1, "max_train_samples": 200},
     ],
 )
 def test_a_seed_reproduces_a_run_exactly(tiny: TinyConfig, choices: dict[str, Any]) -> None:
@@ -88,19 +90,45 @@ def test_options_run_and_learn(tiny: TinyConfig, choices: dict[str, Any]) -> Non
     assert losses[-1] < losses[0]
 
 
-def test_pruned_coordinates_are_not_sent(tiny: TinyConfig) -> None:
-    def upload(**choices: Any) -> list[int]:
-        run = Simulation(tiny(model="cnn", clients=2, local_epochs=1, rounds=2, **choices)).run()
-        return [record["bytes"]["upload"] for record in run["rounds"]]
+def test_the_size_of_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unpruned at most half of float32, the exchange before round 1 included; a quarter at 0.5."""
+    write_mnist(tmp_path, train=20, test=4)
 
-    everything, half = upload(pruning=False), upload(p_0=0.5)
-    assert half[1] < 0.6 * everything[1]
+    def uploads(**choices: Any) -> tuple[Uploads, dict[str, Any]]:
+        config = QuanCryptConfig(
+            dataset="mnist", model="cnn", data_dir=tmp_path, clients=2, rounds=2, threads=1,
+            **choices,
+        )  # fmt: skip
+        simulation = Simulation(config)
+        return watch(simulation, monkeypatch), simulation.run()
+
+    for choices, share in (({"pruning": False}, 0.5), ({"p_0": 0.5}, 0.25)):
+        seen, results = uploads(**choices)
+        float32 = 4 * 421_642
+        assert results["totals"]["float32_update_bytes"] == float32
+        for t, record in enumerate(results["rounds"]):
+            report = seen.reports.get((0, t), 0)
+            assert (report > 0) == (t == 0)
+            assert report < 0.05 * seen.updates[0, t]
+            assert record["bytes"]["upload"] == report + seen.updates[0, t]
+            assert record["bytes"]["upload"] <= share * float32
+    plain = uploads(encryption=False, pruning=False)[1]["rounds"][1]
+    assert plain["bytes"]["upload"] == pytest.approx(2 * 421_642, rel=0.01)  # int16
+    assert plain["ciphertexts"] == 0
 
 
 def test_the_pruning_rate_of_each_round_is_recorded(tiny: TinyConfig) -> None:
     run = Simulation(tiny(rounds=4, p_0=0.2, p_target=0.4, t_eff=1, t_target=3)).run()
     assert [r["pruning_rate"] for r in run["rounds"]] == pytest.approx([0.2, 0.2, 0.3, 0.4])
     assert all(r["pruning_rate"] == 0 for r in Simulation(tiny(pruning=False)).run()["rounds"])
+
+
+def test_a_simulation_runs_once(tiny: TinyConfig) -> None:
+    """What an interrupted round left in the sum must not go into another."""
+    simulation = Simulation(tiny(rounds=1))
+    simulation.run()
+    with pytest.raises(FederatedError, match="this Simulation has run"):
+        simulation.run()
 
 
 class _Interrupt(Observer):
@@ -155,7 +183,7 @@ def test_checkpoints_that_cannot_be_resumed(tiny: TinyConfig, tmp_path: Path) ->
         Simulation(other, resume=True).run()
 
     state = tmp_path / "checkpoints" / "state.json"
-    (weights,) = state.parent.glob("round-*.safetensors")
+    (weights,) = state.parent.glob("weights-round-*.safetensors")
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(CheckpointError, match="damaged"):
@@ -181,5 +209,8 @@ def test_nothing_secret_is_written(tiny: TinyConfig, tmp_path: Path) -> None:
     simulation = Simulation(tiny(rounds=1, out=tmp_path))
     simulation.run()
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert names == {"results.json", "plot.png", "state.json", "round-00001.safetensors"}
+    assert names == {
+        "results.json", "plot.png", "model.safetensors", "state.json",
+        "weights-round-00001.safetensors",
+    }  # fmt: skip
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

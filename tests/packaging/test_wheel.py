@@ -18,6 +18,7 @@ def test_holds_both_packages_and_their_types(members: dict[str, bytes]) -> None:
         "quancrypt_native/_core.pyi",
         "quancrypt_native/py.typed",
         "quancrypt_fl/__init__.py",
+        "quancrypt_fl/report/templates/page.html",
         "quancrypt_fl/py.typed",
     ):
         assert name in members

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from quancrypt_fl.errors import MethodError
-from quancrypt_fl.method.rounds import Sealed, Tensors
+from quancrypt_fl.method.roles import NOTHING_TO_SUM, Sealed, Tensors
 
 __all__ = ["PlainProtector", "PlainSummer"]
 
@@ -23,6 +23,11 @@ class PlainProtector:
         """The tensors in safetensors format; ``clips`` is empty and ``t`` plays no part."""
         del clips, t
         return Sealed(save(dict(tensors)), ciphertexts=0)
+
+    def quantized(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Tensors:
+        """The tensors: nothing is rounded."""
+        del clips, t
+        return tensors
 
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """The means and the total weight that the server wrote."""
@@ -42,14 +47,14 @@ class PlainSummer:
         """Add one upload ``weight`` times."""
         for name, tensor in load(data).items():
             scaled = tensor.astype(np.float64) * weight
-            self._sums[name] = self._sums[name] + scaled if name in self._sums else scaled
+            self._sums[name] = np.asarray(self._sums.get(name, 0.0) + scaled)
         self._weight += weight
 
     def result(self) -> bytes:
         """The weighted mean since the last call, float32, with the total weight."""
         if self._weight == 0:
-            raise MethodError("no client's update arrived: there is nothing to sum")
-        mean = {name: (s / self._weight).astype(np.float32) for name, s in self._sums.items()}
+            raise MethodError(NOTHING_TO_SUM)
+        mean = {name: np.asarray(s / self._weight, np.float32) for name, s in self._sums.items()}
         data = save({**mean, _WEIGHT: np.array([self._weight], dtype=np.int64)})
         self._sums, self._weight = {}, 0
         return data

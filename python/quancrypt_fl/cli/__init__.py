@@ -7,6 +7,7 @@ only other module that may.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from quancrypt_fl.cli.interrupts import INTERRUPTED, MESSAGE, interruptible_imports
@@ -18,6 +19,9 @@ NEEDS_EXTRA = "quancrypt needs the [fl] extra: pip install 'quancrypt-native[fl]
 
 def main() -> None:
     """Entry point of the console script: runs a command and exits with its status."""
+    # Idle threads of torch spin by default: where other work wants the CPUs (a second run, a shared
+    # machine), training then takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with interruptible_imports():
             from quancrypt_fl.cli.app import run

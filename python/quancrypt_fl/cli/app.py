@@ -11,14 +11,18 @@ import typer
 
 from quancrypt_fl.cli.aggregate import aggregate
 from quancrypt_fl.cli.bench import bench
+from quancrypt_fl.cli.data import data
 from quancrypt_fl.cli.decrypt import decrypt
 from quancrypt_fl.cli.doctor import doctor
 from quancrypt_fl.cli.encrypt import encrypt
 from quancrypt_fl.cli.errors import CommandInterruptedError
+from quancrypt_fl.cli.experiment import experiment
+from quancrypt_fl.cli.export import export
 from quancrypt_fl.cli.inspect import inspect
 from quancrypt_fl.cli.interrupts import INTERRUPTED, MESSAGE
 from quancrypt_fl.cli.keygen import keygen
 from quancrypt_fl.cli.plan import plan
+from quancrypt_fl.cli.report import report
 from quancrypt_fl.cli.simulate import simulate
 from quancrypt_fl.cli.text import printable
 from quancrypt_fl.errors import FederatedError
@@ -39,7 +43,11 @@ app = typer.Typer(
 # In the order of use, which is the order of `quancrypt --help`.
 app.command()(doctor)
 app.command()(plan)
+app.command()(data)
 app.command()(simulate)
+app.command()(experiment)
+app.command()(report)
+app.command()(export)
 app.command()(keygen)
 app.command()(encrypt)
 app.command()(aggregate)

@@ -27,8 +27,8 @@ class _ProgressObserver(Observer):
         self._rounds = config.rounds
         self._task = self._progress.add_task(
             f"round {min(finished_rounds + 1, config.rounds)}/{config.rounds}",
-            total=config.rounds * config.clients,
-            completed=finished_rounds * config.clients,
+            total=config.rounds * config.participants,
+            completed=finished_rounds * config.participants,
             news="first round",
         )
 

@@ -4,171 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
+from quancrypt_fl.cli.config_options import config_from, with_config_options
 from quancrypt_fl.cli.errors import CommandError, CommandInterruptedError
 from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
-from quancrypt_fl.config import CHOICES, QuanCryptConfig, describe_errors
-from quancrypt_fl.errors import ConfigError
 
 __all__ = ["simulate"]
 
-_DEFAULTS = QuanCryptConfig()
-_TRAINING, _METHOD, _DATA, _OUTPUT = "Training", "Method", "Data", "Output"
+_OUTPUT = "Output"
 
 
-def _choices(field: str) -> str:
-    return "|".join(CHOICES[field])
-
-
+@with_config_options
 def simulate(
     context: typer.Context,
-    dataset: Annotated[
-        str, typer.Option(metavar=_choices("dataset"), help="Data set.", rich_help_panel=_DATA)
-    ] = _DEFAULTS.dataset,
-    model: Annotated[
-        str, typer.Option(metavar=_choices("model"), help="Model.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.model,
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar=_choices("method"),
-            help="quancrypt: pruned, clipped, quantized, encrypted. vanilla: FedAvg in the clear.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = _DEFAULTS.method,
-    clients: Annotated[
-        int, typer.Option(help="Number of clients.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.clients,
-    rounds: Annotated[
-        int, typer.Option(help="Number of rounds.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.rounds,
-    bits: Annotated[
-        int, typer.Option(help="Bits of a quantized value, 2 to 16.", rich_help_panel=_METHOD)
-    ] = _DEFAULTS.bits,
-    partition: Annotated[
-        str,
-        typer.Option(
-            metavar=_choices("partition"),
-            help="How samples are divided over clients.",
-            rich_help_panel=_DATA,
-        ),
-    ] = _DEFAULTS.partition,
-    dirichlet_alpha: Annotated[
-        float,
-        typer.Option(
-            help="Evenness of the dirichlet partition: small is uneven.", rich_help_panel=_DATA
-        ),
-    ] = _DEFAULTS.dirichlet_alpha,
-    shards_per_client: Annotated[
-        int,
-        typer.Option(help="Label runs per client of the shards partition.", rich_help_panel=_DATA),
-    ] = _DEFAULTS.shards_per_client,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the data set's files (digits need none).", rich_help_panel=_DATA
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for results.json, plot.png and checkpoints.",
-            show_default="runs/DATASET-MODEL-METHOD",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Decides every random choice of the run.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.seed,
-    lr: Annotated[
-        float, typer.Option(help="Learning rate of Adam.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.lr,
-    weight_decay: Annotated[
-        float, typer.Option(help="Weight decay of Adam.", rich_help_panel=_TRAINING)
-    ] = _DEFAULTS.weight_decay,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Samples per batch.",
-            show_default="64; 128 from 40 clients; digits 16",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    local_epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Epochs of a client per round.",
-            show_default="1; digits 5",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    clip_factor: Annotated[
-        float,
-        typer.Option(help="Clip bound in mean magnitudes of a tensor.", rich_help_panel=_METHOD),
-    ] = _DEFAULTS.clip_factor,
-    smoothing: Annotated[
-        float, typer.Option(help="Share of the new weights, in (0, 1].", rich_help_panel=_METHOD)
-    ] = _DEFAULTS.smoothing,
-    pruning: Annotated[
-        bool,
-        typer.Option(
-            "--pruning/--no-pruning",
-            help="Leave small weights' updates out.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = _DEFAULTS.pruning,
-    p_0: Annotated[
-        float,
-        typer.Option("--p-0", help="Pruning rate up to round t-eff.", rich_help_panel=_METHOD),
-    ] = _DEFAULTS.p_0,
-    p_target: Annotated[
-        float, typer.Option(help="Pruning rate from round t-target on.", rich_help_panel=_METHOD)
-    ] = _DEFAULTS.p_target,
-    t_eff: Annotated[
-        int, typer.Option(help="Round in which the rate begins to rise.", rich_help_panel=_METHOD)
-    ] = _DEFAULTS.t_eff,
-    t_target: Annotated[
-        int, typer.Option(help="Round in which the rate stops rising.", rich_help_panel=_METHOD)
-    ] = _DEFAULTS.t_target,
-    rounding: Annotated[
-        str,
-        typer.Option(
-            metavar=_choices("rounding"), help="Rounding of quantization.", rich_help_panel=_METHOD
-        ),
-    ] = _DEFAULTS.rounding,
-    weighting: Annotated[
-        str,
-        typer.Option(
-            metavar=_choices("weighting"), help="How clients count.", rich_help_panel=_METHOD
-        ),
-    ] = _DEFAULTS.weighting,
-    max_weight: Annotated[
-        int | None,
-        typer.Option(
-            help="Largest total of integer weights.",
-            show_default="from the number of clients",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
-    security: Annotated[
-        int, typer.Option(help="Security level: 128, 192 or 256 bits.", rich_help_panel=_METHOD)
-    ] = _DEFAULTS.security,
-    max_train_samples: Annotated[
-        int | None,
-        typer.Option(help="Use only so many training samples.", rich_help_panel=_DATA),
-    ] = None,
-    max_test_samples: Annotated[
-        int | None, typer.Option(help="Use only so many test samples.", rich_help_panel=_DATA)
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Threads of torch.", show_default="2; mlp 1", rich_help_panel=_TRAINING),
-    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -185,27 +38,25 @@ def simulate(
 ) -> None:
     """Train a model over simulated clients, with updates encrypted end to end.
 
-    Writes results.json, plot.png and a checkpoint per round into --out.
+    Writes results.json, plot.png, model.safetensors and a checkpoint per round into --out.
     """
-    options = {
-        name: context.params[name]
-        for name in QuanCryptConfig.model_fields
-        if name in context.params
-    }
-    options["out"] = out or Path("runs") / f"{dataset}-{model}-{method}"
-    try:
-        config = QuanCryptConfig(**options)
-    except ValidationError as error:
-        raise ConfigError(describe_errors(error)) from error
-
+    named = [context.params[name] for name in ("dataset", "model", "method")]
+    config = config_from(context, out=context.params["out"] or Path("runs") / "-".join(named))
     assert config.out is not None
     _check_folder(config.out)
     with interruptible_imports():
         from quancrypt_fl.cli.progress import progress_observer
         from quancrypt_fl.cli.tables import print_run
         from quancrypt_fl.engines.simulation import Simulation
+        from quancrypt_fl.observer import Observers
 
-    with progress_observer(silent=json_only or quiet) as observer:
+    with ExitStack() as stack:
+        observer = stack.enter_context(progress_observer(silent=json_only or quiet))
+        if config.tensorboard:
+            from quancrypt_fl.tensorboard import TensorBoardObserver
+
+            events = TensorBoardObserver(config.out / "tensorboard")
+            observer = Observers(observer, events)
         simulation = Simulation(config, resume=resume, observer=observer)
         try:
             results = simulation.run()

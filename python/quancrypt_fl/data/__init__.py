@@ -1,12 +1,17 @@
-"""Image data sets by name, read with NumPy alone, and their splits over clients."""
+"""Image data sets by name, read with NumPy (and Pillow for JPEGs), and their splits over clients.
+
+Nothing here reaches for the network but :mod:`quancrypt_fl.data.download`, and no loader calls it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from quancrypt_fl.data.cifar import load_cifar10, load_cifar100
 from quancrypt_fl.data.dataset import ImageDataset, Samples
 from quancrypt_fl.data.digits import load_digits
+from quancrypt_fl.data.ham10000 import load_ham10000
 from quancrypt_fl.data.mnist import load_fashion_mnist, load_mnist
 from quancrypt_fl.data.partition import Split, split
 from quancrypt_fl.errors import DataError
@@ -17,6 +22,9 @@ DATASETS: dict[str, Callable[[Path | None, int], ImageDataset]] = {
     "digits": load_digits,
     "mnist": load_mnist,
     "fashion-mnist": load_fashion_mnist,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "ham10000": load_ham10000,
 }
 """Loader of each data set: (data folder or None, seed) -> data set."""
 

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from quancrypt_fl.errors import DataError
 
-__all__ = ["read_idx"]
+__all__ = ["LABEL_OFFSET", "read_idx"]
+
+LABEL_OFFSET = 8
+"""Byte at which the first element of a one-dimensional file stands."""
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"

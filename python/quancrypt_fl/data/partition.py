@@ -19,6 +19,7 @@ Indices = NDArray[np.int64]
 
 PARTITIONS = ("iid", "shards", "dirichlet")
 VALIDATION_SHARE = 0.2
+_LARGEST_ALPHA = 1e9  # above, proportions are equal to float accuracy and NumPy overflows
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Split:
 
     clients: tuple[Indices, ...]
     validation: Indices
+
+    def counts(self, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+        """Samples of each class that each client has, shape (clients, classes)."""
+        rows = [np.bincount(labels[part], minlength=classes) for part in self.clients]
+        return np.array(rows, np.int64)
 
 
 def split(
@@ -37,8 +43,10 @@ def split(
     *,
     shards_per_client: int = 2,
     dirichlet_alpha: float = 0.5,
+    validation: float = VALIDATION_SHARE,
+    groups: NDArray[np.int64] | None = None,
 ) -> Split:
-    """Set 20 % aside for validation and divide the rest over clients.
+    """Set some samples aside for validation and divide the rest over clients.
 
     Parameters
     ----------
@@ -48,36 +56,78 @@ def split(
         Number of parts.
     partition
         ``"iid"``: random parts of equal size, give or take one. ``"shards"``: sorted by label, cut
-        into ``clients * shards_per_client`` runs, dealt at random: few classes per client.
-        ``"dirichlet"``: each class is divided in proportions drawn from a Dirichlet distribution of
-        parameter ``dirichlet_alpha``: the smaller, the more uneven.
+        into ``clients * shards_per_client`` runs of equal size, give or take one, and dealt at
+        random: few classes per client. ``"dirichlet"``: each class is divided in proportions drawn
+        from a Dirichlet distribution of parameter ``dirichlet_alpha``: the smaller, the more
+        uneven.
     seed
         The same seed gives the same split.
+    validation
+        Share of the samples that no client gets, in [0, 1).
+    groups
+        Shape (samples,). Samples of one group are either all for validation or all for clients;
+        the validation set is then the largest that fits whole groups, in random order, into its
+        share.
 
     Raises
     ------
     DataError
-        If the partition is unknown or a client would have no sample.
+        If an argument is out of its range or a client would have no sample.
     """
-    order = generator(seed, "validation").permutation(len(labels))
-    held_out = round(VALIDATION_SHARE * len(labels))
-    validation, train = np.sort(order[:held_out]), np.sort(order[held_out:])
+    _check(labels, clients, partition, shards_per_client, dirichlet_alpha, validation, groups)
+    train, held_out = _set_aside(len(labels), validation, groups, seed)
     rng = generator(seed, "partition")
     if partition == "iid":
         parts = np.array_split(rng.permutation(train), clients)
     elif partition == "shards":
         parts = _shards(train, labels, clients, shards_per_client, rng)
-    elif partition == "dirichlet":
-        parts = _dirichlet(train, labels, clients, dirichlet_alpha, rng)
     else:
-        raise DataError(f"partition {partition!r} is not one of {', '.join(PARTITIONS)}")
+        parts = _dirichlet(train, labels, clients, dirichlet_alpha, rng)
     for index, part in enumerate(parts):
         if len(part) == 0:
             raise DataError(
                 f"client {index} of {clients} has no sample in the {partition} split of "
                 f"{len(train)} training samples: use fewer clients or more data"
             )
-    return Split(tuple(np.sort(part) for part in parts), validation)
+    return Split(tuple(np.sort(part) for part in parts), held_out)
+
+
+def _check(
+    labels: NDArray[np.int64],
+    clients: int,
+    partition: str,
+    shards_per_client: int,
+    dirichlet_alpha: float,
+    validation: float,
+    groups: NDArray[np.int64] | None,
+) -> None:
+    if partition not in PARTITIONS:
+        raise DataError(f"partition {partition!r} is not one of {', '.join(PARTITIONS)}")
+    for name, number in (("clients", clients), ("shards_per_client", shards_per_client)):
+        if number < 1:
+            raise DataError(f"{name} = {number} is not at least 1")
+    if not 0 < dirichlet_alpha < float("inf"):
+        raise DataError(f"dirichlet_alpha = {dirichlet_alpha} is not a positive number")
+    if not 0 <= validation < 1:
+        raise DataError(f"validation = {validation} is not in [0, 1)")
+    if groups is not None and groups.shape != labels.shape:
+        raise DataError(f"groups of shape {groups.shape} for labels of shape {labels.shape}")
+
+
+def _set_aside(
+    samples: int, share: float, groups: NDArray[np.int64] | None, seed: int
+) -> tuple[Indices, Indices]:
+    """Sorted indices for training and for validation."""
+    rng = generator(seed, "validation")
+    held_out = round(share * samples)
+    if groups is None:
+        order = rng.permutation(samples)
+        return np.sort(order[held_out:]), np.sort(order[:held_out])
+    names, group = np.unique(groups, return_inverse=True)
+    order = rng.permutation(len(names))
+    sizes = np.cumsum(np.bincount(group, minlength=len(names))[order])
+    chosen = np.isin(group, order[: np.searchsorted(sizes, held_out, side="right")])
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def _shards(
@@ -100,10 +150,10 @@ def _dirichlet(
     alpha: float,
     rng: np.random.Generator,
 ) -> list[Indices]:
-    parts: list[list[Indices]] = [[] for _ in range(clients)]
+    parts: list[list[Indices]] = [[train[:0]] for _ in range(clients)]
     for label in np.unique(labels[train]):
         members = rng.permutation(train[labels[train] == label])
-        proportions = rng.dirichlet(np.full(clients, alpha))
+        proportions = rng.dirichlet(np.full(clients, min(alpha, _LARGEST_ALPHA)))
         cuts = np.round(np.cumsum(proportions)[:-1] * len(members)).astype(np.int64)
         for part, run in zip(parts, np.split(members, cuts), strict=True):
             part.append(run)
@@ -113,7 +163,9 @@ def _dirichlet(
 def _at_least_one(parts: list[Indices]) -> list[Indices]:
     """Small ``alpha`` leaves clients empty: each takes one sample of the largest part."""
     for index, part in enumerate(parts):
+        if len(part) > 0:
+            continue
         largest = max(range(len(parts)), key=lambda i: len(parts[i]))
-        if len(part) == 0 and len(parts[largest]) > 1:
+        if len(parts[largest]) > 1:
             parts[index], parts[largest] = parts[largest][-1:], parts[largest][:-1]
     return parts

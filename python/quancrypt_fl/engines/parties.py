@@ -1,99 +1,98 @@
-"""The two sides of a run, made from a configuration: clients that hold keys, a server that cannot.
-
-A method's arrangement is decided here and nowhere else.
-"""
+"""The two sides of a run: clients that hold data and keys, a server that holds neither."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from quancrypt_fl.audit import secrets_within_reach
-from quancrypt_fl.baselines.vanilla import PlainProtector, PlainSummer
-from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.data import Samples
 from quancrypt_fl.errors import FederatedError, MethodError
-from quancrypt_fl.method.pruning import shared_masks
-from quancrypt_fl.method.rounds import (
+from quancrypt_fl.method.fedavg import FedAvg
+from quancrypt_fl.method.roles import (
+    ClientMemory,
+    ClientSide,
     GlobalState,
-    Method,
-    Sealed,
     SummingSide,
     Tensors,
     Trained,
 )
-from quancrypt_fl.method.statistics import StatisticsCode
-from quancrypt_fl.method.weighting import sample_shares, shares
-from quancrypt_fl.protect import SECRET_TYPES, Protection
-from quancrypt_fl.seeds import generator
 from quancrypt_fl.training import Trainer
 
-__all__ = ["Client", "Parties", "Server", "encrypted_parties", "plain_parties"]
-
-
-class ClientSide(Protocol):
-    """What protects and opens: see :class:`quancrypt_fl.protect.Protector`."""
-
-    def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
-        """Serialize an update so that it may leave the client."""
-
-    def unprotect(self, data: bytes) -> tuple[Tensors, int]:
-        """Open a sum."""
+__all__ = ["Client", "Parties", "Server", "Sides"]
 
 
 @dataclass(frozen=True)
+class Sides:
+    """What a client holds of a method: its side of updates, and of the reports before them."""
+
+    updates: ClientSide
+    reports: ClientSide
+
+
+@dataclass
 class Client:
-    """One simulated client: its samples, and its side of the method's protection.
+    """One simulated client: its samples, and its sides of the method's protection.
 
     All clients share one ``trainer``, which keeps nothing from one training to the next.
+
+    Attributes
+    ----------
+    own_buffers
+        Batch-norm statistics that stay with the client: as every model starts with them; empty
+        where they are averaged like weights.
     """
 
     index: int
     data: Samples
     trainer: Trainer
-    side: ClientSide
+    sides: Sides
+    own_buffers: Tensors
     on_trained: Callable[[], None]
+    memory: ClientMemory = field(default_factory=lambda: ClientMemory({}, {}))
 
     @property
     def samples(self) -> int:
         """Number of training samples."""
         return len(self.data)
 
+    @property
+    def updates(self) -> ClientSide:
+        """Its side of the round's updates."""
+        return self.sides.updates
+
+    @property
+    def reports(self) -> ClientSide:
+        """Its side of the reports before updates."""
+        return self.sides.reports
+
     def train(self, state: GlobalState) -> Trained:
         """Train locally, starting from the global weights."""
-        weights, loss = self.trainer.train(state.weights, self.data, state.round, self.index)
+        weights, loss = self.trainer.train(
+            self.model(state.weights), self.data, state.round, self.index
+        )
         if not math.isfinite(loss):
             raise MethodError(
                 f"client {self.index}, round {state.round + 1}: local training diverged "
                 f"(mean loss {loss})"
             )
+        self.memory.buffers = {name: weights.pop(name) for name in self.own_buffers}
         self.on_trained()
         return Trained(weights, loss)
 
-    def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
-        """Serialize an update so that it may leave the client."""
-        return self.side.protect(tensors, clips, t)
-
-    def unprotect(self, data: bytes) -> tuple[Tensors, int]:
-        """Open a sum."""
-        return self.side.unprotect(data)
+    def model(self, weights: Tensors) -> Tensors:
+        """The global weights, with the client's own batch-norm statistics."""
+        return {**weights, **self.own_buffers, **self.memory.buffers}
 
 
 @dataclass(frozen=True)
 class Server:
-    """The simulated server: all that it holds is what adds updates."""
+    """The simulated server: all that it holds is what adds updates, and reports."""
 
-    summer: SummingSide
-
-    def add(self, data: bytes, weight: int) -> None:
-        """Add one serialized upload, ``weight`` times."""
-        self.summer.add(data, weight)
-
-    def result(self) -> bytes:
-        """The sum of the uploads since the last call, serialized."""
-        return self.summer.result()
+    updates: SummingSide
+    reports: SummingSide
 
 
 @dataclass(frozen=True)
@@ -106,19 +105,28 @@ class Parties:
         What clients compute.
     server
         The summing side.
-    side
-        From a client's index to its protection.
+    sides
+        From a client's index to what it holds.
     facts
         Facts for the receipt; empty without protection.
     key_id
-        Fingerprint of the key, or None.
+        Fingerprint of the key of updates, or None.
+    report_key_id
+        Fingerprint of the key of reports, or None.
+    secret_types
+        Classes that the server must not reach.
+    close
+        Ends what the method has started, such as processes.
     """
 
-    method: Method
+    method: FedAvg
     server: Server
-    side: Callable[[int], ClientSide]
+    sides: Callable[[int], Sides]
     facts: Mapping[str, Any] = field(default_factory=dict)
     key_id: str | None = None
+    report_key_id: str | None = None
+    secret_types: tuple[type, ...] = ()
+    close: Callable[[], None] = lambda: None
 
     def check_server(self) -> None:
         """Search the server for secrets; see :mod:`quancrypt_fl.audit`.
@@ -128,47 +136,6 @@ class Parties:
         FederatedError
             If there is one: a run must not go on, nor its receipt be written.
         """
-        found = secrets_within_reach(self.server, SECRET_TYPES)
+        found = secrets_within_reach(self.server, self.secret_types)
         if found:
             raise FederatedError(f"the summing side can reach secrets: {', '.join(found)}")
-
-
-def encrypted_parties(config: QuanCryptConfig, weights: Tensors) -> Parties:
-    """QuanCrypt-FL: one secret key among the clients, public parameters for the server.
-
-    ``config`` has its defaults filled in; ``weights`` give the size of an update.
-    """
-    assert config.max_weight is not None
-    max_weight = config.max_weight
-
-    code = StatisticsCode(tuple(weights), config.bits, max_weight)
-    method = Method(
-        shares=lambda counts: shares(config.weighting, counts, max_weight),
-        pruning=config.schedule() if config.pruning else None,
-        statistics=code,
-        clip_factor=config.clip_factor,
-        smoothing=config.smoothing,
-    )
-    masks = shared_masks(weights, method.pruning_rate(0), t=0)
-    protection = Protection(
-        bits=config.bits,
-        max_weight=max_weight,
-        security=config.security,
-        values=sum(mask.size for mask in masks.values()) + code.shape[0] * code.shape[1],
-    )
-
-    def side(client: int) -> ClientSide:
-        return protection.client(
-            config.rounding, lambda t: generator(config.seed, "rounding", t, client)
-        )
-
-    return Parties(method, Server(protection.server()), side, protection.facts(), protection.key_id)
-
-
-def plain_parties() -> Parties:
-    """Vanilla FedAvg: nothing is pruned, clipped, quantized or encrypted."""
-    return Parties(
-        Method(shares=sample_shares),
-        Server(PlainSummer()),
-        lambda client: PlainProtector(),
-    )

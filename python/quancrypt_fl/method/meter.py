@@ -24,11 +24,16 @@ class RoundMeter:
         Wall-clock seconds per phase of :data:`PHASES`.
     participants
         Clients that trained.
+    arrived
+        Clients whose update arrived.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     participants: int = 0
+    arrived: int = 0
+    _reported: int = 0
     _uploaded: int = 0
+    _report_ciphertexts: int = 0
     _ciphertexts: int = 0
     _download: int = 0
     _loss_sum: float = 0.0
@@ -49,8 +54,14 @@ class RoundMeter:
         self._loss_sum += loss * samples
         self._samples += samples
 
+    def reported(self, size: int, ciphertexts: int) -> None:
+        """Note one participant's report of ``size`` bytes, which precedes its update."""
+        self._reported += size
+        self._report_ciphertexts += ciphertexts
+
     def uploaded(self, size: int, ciphertexts: int) -> None:
-        """Note one client's upload of ``size`` bytes."""
+        """Note one client's update of ``size`` bytes."""
+        self.arrived += 1
         self._uploaded += size
         self._ciphertexts += ciphertexts
 
@@ -66,9 +77,14 @@ class RoundMeter:
     @property
     def ciphertexts_per_client(self) -> int:
         """Ciphertexts that one client uploaded (the mean, should they differ)."""
-        return round(self._ciphertexts / self.participants)
+        return round(self._per_client(self._report_ciphertexts, self._ciphertexts))
 
     @property
     def bytes_per_client(self) -> dict[str, int]:
         """Serialized bytes that one client sent and received; a mean where uploads differ."""
-        return {"upload": round(self._uploaded / self.participants), "download": self._download}
+        upload = self._per_client(self._reported, self._uploaded)
+        return {"upload": round(upload), "download": self._download}
+
+    def _per_client(self, reports: int, updates: int) -> float:
+        """All participants report; updates come from those that arrived."""
+        return reports / self.participants + updates / max(1, self.arrived)

@@ -1,0 +1,125 @@
+"""Federated averaging, and the places where other methods differ from it.
+
+:func:`quancrypt_fl.method.rounds.federated_round` calls these in the order of a round. Here every
+one does what plain FedAvg does; :class:`~quancrypt_fl.method.quancrypt.QuanCrypt` and the baselines
+override what they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from quancrypt_fl.method.pruning import Mask, keep_all, scatter
+from quancrypt_fl.method.roles import GlobalState, Tensors, Update
+from quancrypt_fl.method.smoothing import smooth
+from quancrypt_fl.method.weighting import Share, sample_shares
+
+__all__ = ["FedAvg"]
+
+Clips = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvg:
+    """The choices that all participants of a run share.
+
+    Attributes
+    ----------
+    shares
+        From the sample counts of a round's participants to their shares.
+    update
+        ``"delta"``: clients send ``w_i - w_t``; ``"weights"``: they send ``w_i``.
+    smoothing
+        ``lambda`` in ``(0, 1]``.
+    error_feedback
+        Clients carry what was left out of an upload over to their next one.
+    """
+
+    shares: Callable[[Sequence[int]], list[Share]] = sample_shares
+    update: str = "delta"
+    smoothing: float = 1.0
+    error_feedback: bool = False
+
+    def pruning_rate(self, t: int) -> float:
+        """Share of the coordinates that is left out of round ``t``."""
+        del t
+        return 0.0
+
+    def masks(self, state: GlobalState) -> dict[str, Mask]:
+        """The coordinates that clients send, the same for all of them."""
+        return {name: keep_all(tensor.shape) for name, tensor in state.weights.items()}
+
+    def prepare(self, tensors: Tensors, state: GlobalState, client: int) -> Tensors:
+        """What one client does to its whole update by itself."""
+        del state, client
+        return tensors
+
+    def must_agree(self, state: GlobalState) -> bool:
+        """Whether clients exchange reports before this round's updates."""
+        del state
+        return False
+
+    def report(self, update: Update) -> tuple[Tensors, Clips]:
+        """What a client reports, and the clip bounds of these tensors."""
+        raise NotImplementedError(f"{type(self).__name__} exchanges no reports")
+
+    def agreed(self, report: Tensors, weight: int) -> dict[str, float]:
+        """Clip bounds per tensor, from the opened sum of reports."""
+        raise NotImplementedError(f"{type(self).__name__} exchanges no reports")
+
+    def outgoing(self, update: Update, state: GlobalState) -> tuple[Tensors, Clips]:
+        """The tensors that a client protects, and their clip bounds."""
+        del state
+        return update.tensors, {}
+
+    def sent(self, quantized: Tensors, state: GlobalState) -> Tensors:
+        """From quantized outgoing tensors back to what of the update has been sent."""
+        del state
+        return quantized
+
+    def incoming(
+        self, mean: Tensors, weight: int, state: GlobalState
+    ) -> tuple[Tensors, dict[str, float] | None]:
+        """From an opened sum to the mean update, and the clip bounds of the next round."""
+        del weight, state
+        return mean, None
+
+    def finish(self, weights: Tensors, t: int) -> Tensors:
+        """What every client does to the new global weights of round ``t``."""
+        del t
+        return weights
+
+    def apply(
+        self,
+        state: GlobalState,
+        mean: Tensors,
+        weight: int,
+        masks: Mapping[str, Mask],
+        scale: float = 1.0,
+    ) -> GlobalState:
+        """The state after a round.
+
+        Parameters
+        ----------
+        mean, weight
+            Opened sum of the uploads that arrived, divided by their total weight, and this weight.
+        masks
+            See :meth:`masks`.
+        scale
+            Factor to the mean of clients that scaled their updates by their shares: not 1 where
+            some of them have not arrived.
+        """
+        arrived, bounds = self.incoming(mean, weight, state)
+        weights = {}
+        for name, before in state.weights.items():
+            values = arrived[name] if scale == 1.0 else arrived[name] * np.float32(scale)
+            if self.update == "weights":
+                aggregate = before.copy()
+                aggregate[masks[name].kept] = values
+            else:
+                aggregate = before + scatter(values, masks[name])
+            weights[name] = smooth(before, aggregate, self.smoothing)
+        return GlobalState(state.round + 1, self.finish(weights, state.round), bounds)

@@ -1,0 +1,118 @@
+"""QuanCrypt-FL's choices (arXiv 2411.05260): pruned, clipped to a common bound, quantized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quancrypt_fl.method.clipping import clip_bounds, from_unit, mean_magnitudes, to_unit
+from quancrypt_fl.method.fedavg import Clips, FedAvg
+from quancrypt_fl.method.pruning import Mask, PruningSchedule, shared_masks, zero_smallest
+from quancrypt_fl.method.roles import GlobalState, Tensors, Update
+from quancrypt_fl.method.statistics import STATISTICS, StatisticsCode
+
+__all__ = ["QuanCrypt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuanCrypt(FedAvg):
+    """The choices that all participants of a run share.
+
+    Attributes
+    ----------
+    statistics
+        How mean magnitudes travel inside of a ciphertext.
+    pruning
+        Pruning schedule, or None to send every coordinate.
+    mask
+        ``"shared"``: chosen by the global weights, and not sent; ``"client"``: each client leaves
+        out the smallest of what it would send, and sends zeros.
+    clip_factor
+        ``alpha``: the clip bound is ``alpha`` times the mean magnitude of what is kept.
+    prune_global
+        Clients set the smallest new global weights to zero, at the round's pruning rate.
+    """
+
+    statistics: StatisticsCode
+    pruning: PruningSchedule | None = None
+    mask: str = "shared"
+    clip_factor: float = 3.0
+    prune_global: bool = False
+
+    def pruning_rate(self, t: int) -> float:
+        """Pruning rate of round ``t``; 0 without pruning."""
+        return self.pruning.rate(t) if self.pruning else 0.0
+
+    def masks(self, state: GlobalState) -> dict[str, Mask]:
+        """Step 2. A coordinate gains for the rounds that it sits out, unless what is left out is
+        carried over, or whole weights travel.
+        """
+        if self.mask == "client":
+            return super().masks(state)
+        masks = shared_masks(state.weights, self.pruning_rate(state.round), state.round)
+        if self.error_feedback or self.update == "weights":
+            return {name: Mask(mask.kept) for name, mask in masks.items()}
+        return masks
+
+    def prepare(self, tensors: Tensors, state: GlobalState, client: int) -> Tensors:
+        """Step 4 with a mask of the client's own."""
+        if self.mask == "shared":
+            return super().prepare(tensors, state, client)
+        rate = self.pruning_rate(state.round)
+        return {name: zero_smallest(tensor, rate) for name, tensor in tensors.items()}
+
+    def must_agree(self, state: GlobalState) -> bool:
+        """Before the first updates; afterwards statistics come with the updates."""
+        return state.bounds is None
+
+    def report(self, update: Update) -> tuple[Tensors, Clips]:
+        """The digits of the update's mean magnitudes."""
+        return {STATISTICS: self._digits(update)}, {STATISTICS: float(self.statistics.q_max)}
+
+    def agreed(self, report: Tensors, weight: int) -> dict[str, float]:
+        """``alpha`` times the weighted mean of the clients' mean magnitudes."""
+        means = self.statistics.decode(report[STATISTICS], weight)
+        return clip_bounds(means, self.clip_factor)
+
+    def outgoing(self, update: Update, state: GlobalState) -> tuple[Tensors, Clips]:
+        """Tensors divided by their bounds, and the statistics for the next round's bounds."""
+        assert state.bounds is not None
+        bounds = state.bounds
+        tensors = {name: to_unit(delta, bounds[name]) for name, delta in update.tensors.items()}
+        clips = dict.fromkeys(tensors, 1.0)
+        tensors[STATISTICS] = self._digits(update)
+        clips[STATISTICS] = float(self.statistics.q_max)
+        return tensors, clips
+
+    def sent(self, quantized: Tensors, state: GlobalState) -> Tensors:
+        """Quantized values times their bounds."""
+        assert state.bounds is not None
+        bounds = state.bounds
+        return {
+            name: from_unit(values, bounds[name])
+            for name, values in quantized.items()
+            if name != STATISTICS
+        }
+
+    def incoming(
+        self, mean: Tensors, weight: int, state: GlobalState
+    ) -> tuple[Tensors, dict[str, float] | None]:
+        """Means times their bounds; the bounds that the clients' statistics set."""
+        return self.sent(mean, state), self.agreed(mean, weight)
+
+    def finish(self, weights: Tensors, t: int) -> Tensors:
+        """Step 9: prune the global model, where asked to."""
+        if not self.prune_global:
+            return weights
+        rate = self.pruning_rate(t)
+        return {name: zero_smallest(tensor, rate) for name, tensor in weights.items()}
+
+    def _digits(self, update: Update) -> NDArray[np.float32]:
+        """Mean magnitudes over kept coordinates, as digits."""
+        means = mean_magnitudes(update.tensors)
+        if self.mask == "client":  # zeros stand for what was left out
+            for name, tensor in update.tensors.items():
+                means[name] *= tensor.size / max(1, int(np.count_nonzero(tensor)))
+        return self.statistics.encode(means)
