@@ -309,6 +309,28 @@ def fl_path(name: str) -> Path | None:
     return None
 
 
+ORDER = (
+    "errors", "seeds", "machine", "audit", "receipts", "plots",
+    "method", "data", "models",
+    "config", "observer", "checkpoint", "protect", "baselines", "training", "results",
+    "engines", "export", "report", "tensorboard", "bench", "experiments",
+    "cli",
+)  # fmt: skip
+"""Files and folders of the federated side: each uses only what stands before it."""
+
+
+def test_the_federated_side_points_one_way() -> None:
+    places = {path.relative_to(FL).parts[0].removesuffix(".py") for path in modules(FL)}
+    assert places - {"__init__", "__main__"} == set(ORDER)
+    for path in modules(FL):
+        place = path.relative_to(FL).parts[0].removesuffix(".py")
+        if place in ORDER:
+            allowed = set(ORDER[: ORDER.index(place) + 1])
+            for name, _ in imports(path, "quancrypt_fl"):
+                if name.startswith("quancrypt_fl."):
+                    assert name.split(".")[1] in allowed, f"{path.relative_to(FL)}: {name}"
+
+
 @pytest.mark.parametrize("path", modules(FL / "method"), ids=lambda p: p.name)
 def test_the_method_knows_no_framework(path: Path) -> None:
     """Neither torch nor Flower nor encryption, nor anything of ours that knows them."""

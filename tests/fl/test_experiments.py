@@ -261,6 +261,21 @@ def test_results_go_into_a_document_with_their_figure(
     assert (tmp_path / "experiment-tiny.png").is_file()
 
 
+def test_the_headline_has_a_column_for_each_method(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    document = tmp_path / "page.md"
+    document.write_text("<!-- experiments:headline -->\n<!-- /experiments -->\n")
+    docs.main([str(finished[0]), str(document)])
+    head, _, line, *_ = document.read_text().splitlines()[1:]
+    assert "| QuanCrypt-FL |" in head
+    rows = {row["label"]: row for row in finished[1]["summary"]["rows"]}
+    best = rows["QuanCrypt-FL"]["best_accuracy"]["mean"]
+    assert line.startswith("| Digits, 3 clients | 2 |")
+    assert f"| {best:.2f} ± " in line
+    assert f"quancrypt experiment tiny --scale {finished[1]['scale']}" in document.read_text()
+
+
 def write_cifar100(folder: Path, train: int, test: int) -> None:
     """Files in CIFAR-100's form: coarse label, fine label, 3,072 pixels."""
     rng = np.random.default_rng(1)

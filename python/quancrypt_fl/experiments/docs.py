@@ -2,7 +2,9 @@
 
 Every folder of results (the ``--out`` of an experiment) replaces what stands between
 ``<!-- experiments:NAME -->`` and ``<!-- /experiments -->`` in the document by its table and figure;
-the PNG file is copied next to the document. A name that has no place there is an error.
+the PNG file is copied next to the document. ``<!-- experiments:headline -->`` is replaced by one
+table of all accuracies in RESULTS, a line for each group and a column for each method. A name that
+has no place is an error, unless there is a headline.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from quancrypt_fl.experiments.tables import markdown
+from quancrypt_fl.experiments.tables import markdown, markdown_table, spread
 
-__all__ = ["fill", "main"]
+__all__ = ["fill", "headline", "main"]
+
+_HEADLINE = "headline"
 
 _PLACE = "(<!-- experiments:{name} -->\n).*?(<!-- /experiments -->)"
 
@@ -37,15 +42,46 @@ def fill(text: str, name: str, table: str) -> str:
     return filled
 
 
+def headline(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Best accuracies by method, each beside the published one, and the commands behind them."""
+    found = [document for document in documents if document["summary"]["kind"] == "accuracy"]
+    methods = list(
+        dict.fromkeys(row["label"] for document in found for row in document["summary"]["rows"])
+    )
+    lines = []
+    for document in found:
+        groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for row in document["summary"]["rows"]:
+            groups.setdefault(row["group"], {})[row["label"]] = row
+        for group, rows in groups.items():
+            subject = f"{document['title'].partition(':')[0]}, {group}"
+            rounds = next(iter(rows.values()))["rounds"]
+            cells = [_beside_published(rows[m]) if m in rows else "–" for m in methods]
+            lines.append([subject, str(rounds), *cells])
+    commands = [f"`quancrypt experiment {d['name']} --scale {d['scale']}`" for d in found]
+    table = markdown_table(["best accuracy, % (published, 300 rounds)", "rounds", *methods], lines)
+    return f"{table}\n± is the 95 % interval over seeds; {' and '.join(commands)}.\n"
+
+
+def _beside_published(row: Mapping[str, Any]) -> str:
+    published = row["published_best_accuracy"]
+    return spread(row["best_accuracy"]) + ("" if published is None else f" ({published:.2f})")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Fill a document from folders of results."""
     if len(arguments) < 2:
         raise SystemExit("usage: python -m quancrypt_fl.experiments.docs RESULTS... DOCUMENT")
     *folders, document = (Path(argument) for argument in arguments)
     text = document.read_text(encoding="utf-8")
-    for folder in folders:
-        results = json.loads((folder / "experiment.json").read_bytes())
+    places = set(re.findall(r"<!-- experiments:([a-z0-9-]+) -->", text))
+    every = {folder: json.loads((folder / "experiment.json").read_bytes()) for folder in folders}
+    if _HEADLINE in places:
+        text = fill(text, _HEADLINE, headline(list(every.values())))
+    for folder, results in every.items():
         name, table = results["name"], markdown(results)
+        if name not in places and _HEADLINE in places:
+            continue
         figure = folder / "figure.png"
         if figure.is_file():
             copy = document.with_name(f"experiment-{name}.png")
