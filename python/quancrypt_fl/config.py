@@ -68,6 +68,9 @@ class QuanCryptConfig(BaseModel):
     dropout: float = _field(
         0.0, "Probability that a participant is lost in mid-round, before its upload.", ge=0, lt=1
     )
+    min_arrivals: int = _field(
+        1, "A round in which fewer updates arrive opens no sum, and changes nothing.", ge=1
+    )
     patience: int | None = _field(
         None,
         "Stop after so many rounds without better validation accuracy, and return to the best.",
@@ -96,7 +99,7 @@ class QuanCryptConfig(BaseModel):
     rounding: str = _field("nearest", "Rounding of quantization.")
     update: str = _field("delta", "What is sent: differences, or whole weights as in the paper.")
     clip_factor: float = _field(
-        3.0, "Clip bound in mean magnitudes of a tensor.", gt=0, allow_inf_nan=False
+        3.0, "Clip bound in mean magnitudes of a tensor.", gt=0, le=1e6, allow_inf_nan=False
     )
     pruning: bool = _field(True, "Leave small weights' updates out.")
     mask: str = _field(
@@ -125,7 +128,7 @@ class QuanCryptConfig(BaseModel):
     dp_epsilon: float = _field(
         8.0, "Privacy loss of all rounds together, of one client.", gt=0, allow_inf_nan=False
     )
-    dp_delta: float = _field(1e-5, "Its delta (dp-gaussian).", gt=0, lt=1)
+    dp_delta: float = _field(1e-5, "Its delta.", gt=0, lt=1)
     dp_clip: float = _field(
         1.0,
         "Largest norm of an update: L2 (dp-gaussian) or L1 (dp-laplace).",
@@ -161,6 +164,11 @@ class QuanCryptConfig(BaseModel):
             raise ValueError(
                 f"max_weight = {self.max_weight} is below the {self.participants} clients of a "
                 "round, each of which counts at least 1"
+            )
+        if self.min_arrivals > self.participants:
+            raise ValueError(
+                f"min_arrivals = {self.min_arrivals} is above the {self.participants} clients of a "
+                "round"
             )
         if self.error_feedback and self.update == "weights":
             raise ValueError(

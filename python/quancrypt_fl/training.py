@@ -110,6 +110,13 @@ class Trainer:
         self._exchanged = {name: t for name, t in state.items() if t.is_floating_point()}
         buffers = {name for name, _ in self._model.named_buffers()}
         self.buffer_names = frozenset(self._exchanged.keys() & buffers)
+        if self._batch_norms and options.batch_size == 1:
+            raise MethodError(
+                f"batch_size = 1 with model {model!r}: batch norm needs a variance; allowed: 2 or "
+                "more"
+            )
+        self._variances = frozenset(n for n in self.buffer_names if n.endswith("running_var"))
+        self._image_shape = dataset.image_shape
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """A copy of the model's parameters and floating-point buffers by name."""
@@ -139,6 +146,23 @@ class Trainer:
         """Accuracy and loss of ``weights`` on all of ``samples``, in bounded memory."""
         self._load(weights)
         return evaluate_model(self._model, samples)
+
+    def possible(self, weights: Weights) -> Weights:
+        """``weights`` with variances that rounding or noise made negative at 0."""
+        impossible = {
+            name: np.maximum(tensor, np.float32(0))
+            for name, tensor in weights.items()
+            if name in self._variances and (tensor < 0).any()
+        }
+        return {**weights, **impossible} if impossible else weights
+
+    def warm_up(self) -> None:
+        """One step on made-up images: what torch does but once is not part of a round's time."""
+        blank = Samples(
+            np.zeros((2, *self._image_shape), dtype=np.float32), np.zeros(2, dtype=np.int64)
+        )
+        with self._seeded(0):  # weights are loaded before every use
+            fit(self._model, blank, self._options)
 
     def _load(self, weights: Weights) -> None:
         """Take over weights; a variance that rounding has made negative counts as 0."""

@@ -178,7 +178,9 @@ def test_a_run_killed_while_it_saves_is_resumed(
         patch.setattr(checkpoint, "write_atomically", _Killer(4 + survives))  # in round 2
         with pytest.raises(_Killed):
             Simulation(config).run()
-    assert Checkpoints(tmp_path / "checkpoints", config.identity()).load().state.round == 1
+    assert (
+        Checkpoints(tmp_path / "checkpoints", Simulation(config).identity()).load().state.round == 1
+    )
     resumed = Simulation(config, resume=True)
     assert without_times(resumed.run()) == expected
     assert_equal_weights(whole, resumed)

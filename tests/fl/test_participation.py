@@ -187,3 +187,20 @@ def test_records_count_arrivals_and_losses(tiny: TinyConfig) -> None:
         assert record["lost"] == len(lost)
         assert record["participants"] == 4 - len(lost)
     assert 0 < sum(record["lost"] for record in results["rounds"]) < 20
+
+
+def test_too_few_arrivals_open_no_sum(tiny: Callable[..., QuanCryptConfig]) -> None:
+    """A sum of one would show that one's update to everybody who can decrypt."""
+    simulation = Simulation(tiny(clients=2, rounds=4, dropout=0.5, min_arrivals=2, seed=3))
+    results = simulation.run()
+    arrivals = [record["participants"] for record in results["rounds"]]
+    assert {1, 2} <= set(arrivals)
+    before = None
+    for record in results["rounds"]:
+        if record["participants"] < 2 and before is not None:
+            assert record["test_accuracy"] == before["test_accuracy"]
+            assert record["test_loss"] == before["test_loss"]
+        before = record
+    free = Simulation(tiny(clients=2, rounds=4, dropout=0.5, seed=3)).run()
+    assert [record["participants"] for record in free["rounds"]] == arrivals
+    assert free["totals"]["test_loss"] != results["totals"]["test_loss"]

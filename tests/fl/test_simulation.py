@@ -200,9 +200,26 @@ def test_checkpoints_that_cannot_be_resumed(tiny: TinyConfig, tmp_path: Path) ->
 def test_a_fresh_run_forgets_older_checkpoints(tiny: TinyConfig, tmp_path: Path) -> None:
     Simulation(tiny(rounds=2, out=tmp_path)).run()
     Simulation(tiny(rounds=1, out=tmp_path, seed=7)).run()
-    checkpoint = Checkpoints(tmp_path / "checkpoints", tiny(seed=7).identity()).load()
+    checkpoint = Checkpoints(tmp_path / "checkpoints", Simulation(tiny(seed=7)).identity()).load()
     assert checkpoint.state.round == 1
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_another_data_set_of_the_same_name_is_no_continuation(
+    tiny: TinyConfig, tmp_path: Path
+) -> None:
+    """Its split would be another: what was set aside for validation would be trained on."""
+    for name, count in (("one", 60), ("two", 59)):
+        write_mnist(tmp_path / name, train=count, test=20)
+    choices = {"dataset": "mnist", "rounds": 1, "out": tmp_path / "run"}
+    Simulation(tiny(**choices, data_dir=tmp_path / "one")).run()
+    with pytest.raises(CheckpointError, match="another configuration \\(data: "):
+        Simulation(tiny(**choices, data_dir=tmp_path / "two"), resume=True).run()
+
+
+def test_resuming_needs_a_folder(tiny: TinyConfig) -> None:
+    with pytest.raises(CheckpointError, match="resume = True needs out"):
+        Simulation(tiny(), resume=True).run()
 
 
 def test_nothing_secret_is_written(tiny: TinyConfig, tmp_path: Path) -> None:

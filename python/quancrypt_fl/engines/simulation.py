@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +79,7 @@ class Simulation:
         self._parties = arrange(self.config, weights)
         self.server = self._parties.server
         self._clients, self._validation = self._divide(dataset)
-        self._test = dataset.test
+        self._test, self._data = dataset.test, _fingerprint(dataset)
         self._stopping = EarlyStopping(self.config.patience) if self.config.patience else None
         self._records: list[dict[str, Any]] = []
         self._keys: list[dict[str, Any]] = []
@@ -89,6 +91,10 @@ class Simulation:
         """Weights of the result: the last round's, or the best one's with ``patience``."""
         best = self._stopping and self._stopping.best
         return best.weights if best else self.state.weights
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for this run to go on from another's checkpoint."""
+        return {**self.config.identity(), "data": self._data}
 
     def run(self) -> dict[str, Any]:
         """Run all rounds that are left and return the document of ``results.json``; once.
@@ -113,6 +119,7 @@ class Simulation:
         self._parties.check_server()
         self._observer.started(self.config, finished_rounds=self.state.round)
         with torch_threads(self.config.threads or 1):
+            self._trainer.warm_up()
             while not self._finished():
                 self._records.append(self._round())
                 if checkpoints:
@@ -165,8 +172,10 @@ class Simulation:
             method,
             meter,
             lost=lose(chosen, self.config.dropout, generator(seed, "dropout", t)),
+            min_arrivals=self.config.min_arrivals,
             hold=spooled,
         )
+        self.state = replace(self.state, weights=self._trainer.possible(self.state.weights))
         with meter.phase("evaluate"):
             test = self._evaluate(self.state.weights, self._test)
         if not math.isfinite(test.loss):
@@ -230,8 +239,10 @@ class Simulation:
     def _checkpoints(self) -> Checkpoints | None:
         """Where checkpoints go; with ``resume``, what the last one holds is taken over."""
         if self.config.out is None:
+            if self._resume:
+                raise CheckpointError("resume = True needs out: the folder with the checkpoints")
             return None
-        checkpoints = Checkpoints(self.config.out / "checkpoints", self.config.identity())
+        checkpoints = Checkpoints(self.config.out / "checkpoints", self.identity())
         if not self._resume:
             checkpoints.clear()
             return checkpoints
@@ -273,6 +284,15 @@ class Simulation:
         write_atomically(self.config.out / "model.safetensors", save(dict(self.model)))
         write_results(self.config.out / "results.json", document)
         plot_run(document, self.config.out / "plot.png")
+
+
+def _fingerprint(dataset: ImageDataset) -> str:
+    """Of sizes and labels: other files under the same name would be split in another way."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.test):
+        digest.update(repr(part.images.shape).encode())
+        digest.update(np.ascontiguousarray(part.labels).tobytes())
+    return digest.hexdigest()
 
 
 def _trainer(config: QuanCryptConfig, dataset: ImageDataset) -> Trainer:

@@ -61,6 +61,7 @@ def federated_round(
     meter: RoundMeter,
     *,
     lost: Collection[int] = (),
+    min_arrivals: int = 1,
     hold: Hold = in_memory,
 ) -> GlobalState:
     """Run one round and return the state after it; times and bytes go to ``meter``.
@@ -79,6 +80,8 @@ def federated_round(
         Collects times and bytes.
     lost
         Indices of clients that fall silent before they upload their update.
+    min_arrivals
+        Updates below which the sum is thrown away unopened: the sum of one is that one's update.
     hold
         Holds all updates where clients have to agree on bounds between training and upload. In all
         other rounds updates are made, sent and added one by one: one is in memory at a time.
@@ -90,11 +93,11 @@ def federated_round(
         for client, share in zip(clients, shares, strict=True)
     )
     if not method.must_agree(state):
-        return _sum_up(state, clients, made, server, method, masks, meter, lost)
+        return _sum_up(state, clients, made, server, method, masks, meter, lost, min_arrivals)
     with hold(made) as updates:
         bounds = _agree_on_bounds(state, clients, updates, server, method, meter)
         state = replace(state, bounds=bounds)
-        return _sum_up(state, clients, updates, server, method, masks, meter, lost)
+        return _sum_up(state, clients, updates, server, method, masks, meter, lost, min_arrivals)
 
 
 def local_update(
@@ -173,8 +176,9 @@ def _sum_up(
     masks: Mapping[str, Mask],
     meter: RoundMeter,
     lost: Collection[int],
+    min_arrivals: int,
 ) -> GlobalState:
-    """Steps 5 to 9. If nobody's update arrives, the round leaves the weights as they were."""
+    """Steps 5 to 9. If too few updates arrive, the round leaves the weights as they were."""
     arrived: list[Share] = []
     for client, update in zip(clients, updates, strict=True):
         if client.index in lost:
@@ -189,6 +193,8 @@ def _sum_up(
         return replace(state, round=state.round + 1)
     with meter.phase("aggregate"):
         total = server.updates.result()
+    if len(arrived) < min_arrivals:
+        return replace(state, round=state.round + 1)
     meter.downloaded(len(total))
     with meter.phase("unprotect"):
         mean, weight = clients[0].updates.unprotect(total)
