@@ -23,7 +23,9 @@ def secrets_within_reach(root: object, secret_types: tuple[type, ...]) -> list[s
     root
         Where to start, for instance a server object.
     secret_types
-        Classes that count as secrets.
+        Classes that count as secrets, asked by ``isinstance``: one whose metaclass defines
+        ``__instancecheck__`` can look at the object, as where one class holds public keys or
+        secret ones.
 
     Returns
     -------

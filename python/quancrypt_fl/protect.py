@@ -8,7 +8,9 @@ key to each client and a :class:`Summer` with public parameters alone to the ser
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from safetensors.numpy import load, save
 import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.roles import NOTHING_TO_SUM, Sealed, Tensors
+from quancrypt_fl.method.uploads import check_alike, parsed
 from quancrypt_native import QuanCryptError
 
 Dither = Callable[[int], np.random.Generator]
@@ -33,6 +36,7 @@ __all__ = [
     "QuanCryptError",
     "Summer",
     "native_environment",
+    "native_threads",
 ]
 
 SECRET_TYPES: tuple[type, ...] = (qn.SecretKey, qn.KeyPair, qn.Encryptor, qn.Decryptor)
@@ -170,7 +174,8 @@ class PlainIntegers:
 
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """Weighted means as float32, and the total weight."""
-        sums, clips, weight = _load_integers(data)
+        sums = load(data)
+        clips, weight = _about(data, sums)
         means = {}
         for name, q in sums.items():
             factor = clips[name] / self._params.q_max * (1.0 / weight)
@@ -187,10 +192,22 @@ class PlainIntegerSummer:
         self._weight = 0
 
     def add(self, data: bytes, weight: int) -> None:
-        """Add one upload ``weight`` times."""
-        integers, clips, _ = _load_integers(data)
-        if self._weight and (clips != self._clips or integers.keys() != self._sums.keys()):
-            raise MethodError("an upload has other tensors or clip bounds than the sum so far")
+        """Check one upload and add it ``weight`` times.
+
+        Raises
+        ------
+        MethodError
+            If the bytes are not int16 tensors with their clip bounds, claim a weight, or have
+            other names, shapes or bounds than the ones before. The sum is then what it was.
+        """
+        integers = parsed(data, np.int16)
+        clips, claimed = _about(data, integers)
+        if claimed != 1:
+            raise MethodError(f"an upload claims the weight {claimed}; a fresh one has 1")
+        if self._weight:
+            check_alike(integers, self._sums)
+            if clips != self._clips:
+                raise MethodError("an upload has other clip bounds than the sum so far")
         for name, q in integers.items():
             scaled = np.asarray(q.astype(np.int64) * weight)
             before = self._sums.get(name)
@@ -213,10 +230,22 @@ def _save_integers(
     return save(dict(integers), metadata={"quancrypt": json.dumps(about)})
 
 
-def _load_integers(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, float], int]:
+def _about(data: bytes, integers: Mapping[str, NDArray[Any]]) -> tuple[dict[str, float], int]:
+    """Clip bound of each tensor, and the weight, from the metadata of parsed ``data``."""
     length = int.from_bytes(data[:8], "little")
-    about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["quancrypt"])
-    return load(data), dict(about["clips"]), int(about["weight"])
+    try:
+        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["quancrypt"])
+        clips = {str(name): float(clip) for name, clip in about["clips"]}
+        weight = about["weight"]
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise MethodError(f"the metadata of an upload is damaged: {error!r:.80}") from None
+    if clips.keys() != integers.keys():
+        raise MethodError(f"clip bounds of {sorted(clips)}; the tensors are {sorted(integers)}")
+    if not all(math.isfinite(clip) and clip > 0 for clip in clips.values()):
+        raise MethodError("a clip bound of an upload is not a finite positive number")
+    if type(weight) is not int or weight < 1:
+        raise MethodError(f"an upload claims the weight {weight!r:.80}, not a positive number")
+    return clips, weight
 
 
 class Channel:
@@ -283,3 +312,14 @@ def native_environment() -> dict[str, Any]:
         "cpu_features": list(qn.cpu_features()),
         "native_threads": qn.num_threads(),
     }
+
+
+@contextmanager
+def native_threads(count: int) -> Iterator[None]:
+    """Encrypt, add and decrypt with ``count`` threads in a block, and put the old number back."""
+    before = qn.num_threads()
+    qn.set_num_threads(count)
+    try:
+        yield
+    finally:
+        qn.set_num_threads(before)

@@ -82,12 +82,19 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             (
                 "Last round",
-                f"{last['uploads']} uploads of {last['ciphertexts_per_client']} ciphertexts, "
+                f"{_counted(last['uploads'], 'upload')} of "
+                f"{_counted(last['ciphertexts_per_client'], 'ciphertext')}, "
                 f"{last['upload_bytes_per_client']:,} bytes each",
             )
         )
     lines.append(("Secret key", f"held by {receipt['key_holders']}; the summing side held none"))
+    if (seen := receipt.get("server_sees", SERVER_SEES)) != SERVER_SEES:
+        lines.append(("Server sees", seen))
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:

@@ -88,6 +88,20 @@ def test_encryption_inverts_and_adds(secret: SecretKey, processes: int) -> None:
         assert pool.encrypt([]) == []
 
 
+@pytest.mark.parametrize("processes", [2, 5])
+@pytest.mark.parametrize("count", [0, 1, 7, 100, 149, 1000])
+def test_few_integers_are_shared_out_evenly(count: int, processes: int) -> None:
+    """A sixteenth of an update takes a sixteenth of its time: no process has much more to do."""
+    size = paillier_module._chunk_size(count, processes)
+    assert 1 <= size <= 32
+    load = [0] * processes
+    for at in range(0, count, size):  # a child that is done takes the next
+        load[load.index(min(load))] += min(size, count - at)
+    assert sum(load) == count
+    assert max(load) <= count / processes + size
+    assert size == 1 or size == 32 or size - 1 < count / (4 * processes)
+
+
 def test_gmp_computes(secret: SecretKey, monkeypatch: pytest.MonkeyPatch) -> None:
     import gmpy2
     from phe import util
@@ -400,6 +414,24 @@ def test_damaged_bytes_are_refused() -> None:
     deep = b"[" * 100_000
     with pytest.raises(MethodError, match="is not JSON"):
         protection.server().add(data[:4] + len(deep).to_bytes(4, "big") + deep, 1)
+
+
+def test_integers_in_the_clear_stay_within_their_lanes() -> None:
+    """256 bits of room on the wire, of which lanes use fewer."""
+    protection = BatchCrypt(bits=8, parties=3, key_bits=KEY_BITS, encryption=False)
+    bits = protection.lanes.lane_bits * protection.lanes.count
+    width = protection._wire.width
+    assert bits < 8 * width
+    server, side = protection.server(), protection.client(dither(0))
+    data = side.protect(update(0), CLIPS, 0).data
+    server.add(data, 1)
+    for number in (1 << bits, (1 << 8 * width) - 1):
+        with pytest.raises(MethodError, match=f"exceeds its lanes of {bits} bits"):
+            server.add(data[:-width] + number.to_bytes(width, "big"), 1)
+    means, weight = side.unprotect(server.result())
+    assert weight == 1
+    for name, mean in side.quantized(update(0), CLIPS, 0).items():
+        np.testing.assert_array_equal(means[name], mean)
 
 
 def test_a_sum_under_another_key_is_noticed() -> None:

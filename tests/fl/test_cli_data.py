@@ -120,6 +120,12 @@ def test_validation_and_limits(capsys: Capture) -> None:
     assert [client["samples"] for client in found["split"]["clients"]] == [25] * 4
 
 
+def test_the_largest_seed(capsys: Capture) -> None:
+    assert document(capsys, "--seed", str(2**63 - 1))["split"]["seed"] == 2**63 - 1
+    found = document(capsys, "--max-train-samples", "2", "--clients", "1")
+    assert found["split"]["validation"]["samples"] == 1
+
+
 def test_notes_are_shown(capsys: Capture, tmp_path: Path) -> None:
     write_ham10000(tmp_path)
     min(tmp_path.rglob("*.jpg")).unlink()
@@ -155,6 +161,9 @@ def test_lesions_are_not_divided_between_training_and_validation(
         (("--clients", "0"), "clients = 0 is not at least 1"),
         (("--clients", "5000"), "has no sample in the iid split"),
         (("--dirichlet-alpha", "0", "--partition", "dirichlet"), "dirichlet_alpha = 0.0"),
+        (("--seed", "-1"), "'--seed': Input should be greater than or equal to 0"),
+        (("--seed", str(2**63)), f"Input should be less than or equal to {2**63 - 1}"),
+        (("--max-train-samples", "1", "--clients", "1"), "of 0 training samples, with 1 set aside"),
         (("--validation", "1"), "validation = 1.0 is not in [0, 1)"),
         (("--plot", "split.jpg"), "split.jpg: a picture's name ends in one of .png, .svg, .pdf"),
         (("--plot", "no/such/split.png"), "there is no folder no/such"),

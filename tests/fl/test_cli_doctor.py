@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,7 @@ def test_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     parts = {part["package"]: part for part in found["optional"]}
     assert parts["torch"]["version"] == metadata.version("torch")
     assert {"cryptography", "flwr", "tenseal", "seal-python"} <= parts.keys()
+    assert {"dp-accounting", "tensorboard", "phe", "gmpy2"} <= parts.keys()
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +95,27 @@ def test_what_seal_may_read(
 ) -> None:
     monkeypatch.setattr(qn.seal, "version", lambda: version)
     assert note in report(capsys)["seal"]["streams"]
+
+
+def test_every_optional_part_of_a_method_is_in_an_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pyproject.toml says; the metadata of an editable installation may be older."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    requirements = [
+        f"{requirement}; extra == '{extra}'"
+        for extra, required in project["optional-dependencies"].items()
+        for requirement in required
+    ]
+    monkeypatch.setattr(machine.metadata, "requires", lambda _: requirements)
+    parts = {part["package"]: part["install"] for part in report(capsys)["optional"]}
+    for extra, packages in {
+        "fl": ("torch", "scipy", "jinja2", "pillow", "safetensors"),
+        "baselines": ("dp-accounting", "gmpy2", "phe", "tenseal"),
+        "tensorboard": ("tensorboard",),
+    }.items():
+        for package in packages:
+            assert parts[package] == f"pip install 'quancrypt-native[{extra}]'"
 
 
 def test_extras_are_found_by_any_spelling(monkeypatch: pytest.MonkeyPatch) -> None:

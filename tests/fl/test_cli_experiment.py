@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from quancrypt_fl.cli import experiment_progress
@@ -70,7 +71,10 @@ def test_list_names_all(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         (("x",), ConfigError, "no experiment 'x'; there are: mnist-clients, "),
         (("timing", "--scale", "big"), ConfigError, "allowed: quick, standard, paper"),
         (("timing", "--device", "tpu"), ConfigError, "allowed: cpu, cuda"),
-        (("timing", "--seeds", "0"), ConfigError, "allowed: 1 or more"),
+        (("timing", "--seeds", "0"), ConfigError, "allowed: 1 to 1,000"),
+        (("timing", "--seeds", "1001"), ConfigError, "allowed: 1 to 1,000"),
+        (("communication", "--device", "cuda"), ConfigError, "available: cpu"),
+        (("communication", "--device", "cuda", "--dry-run"), ConfigError, "available: cpu"),
         (("cifar100", "--data-dir", "."), DataError, r"train\.bin"),
         (("mnist-clients",), DataError, "mnist"),
     ],
@@ -84,6 +88,7 @@ def test_wrong_arguments_say_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(error, match=message):
         run(*arguments)
     assert list(tmp_path.iterdir()) == []
@@ -103,14 +108,16 @@ def test_dry_run_shows_cells_and_time_and_writes_nothing(
     run("mnist-clients", *options)
     shown = capsys.readouterr().out
     assert "cnn-50-clients-batchcrypt-seed-3" in shown
-    assert "18 cells to run, about " in shown
+    assert "24 cells to run, about " in shown
     run("mnist-clients", "--seeds", "1", "--json", *options)
     document = json.loads(capsys.readouterr().out)
-    assert len(document["cells"]) == 6
+    assert len(document["cells"]) == 8
     assert document["estimated_seconds"] > 60
     assert document["missing"] == {}
     run("cifar100", "--json", "--dry-run", "--data-dir", str(tmp_path))
     assert "train.bin" in json.loads(capsys.readouterr().out)["missing"]["cifar100"]
+    run("communication", "--dry-run", "--out", str(out))
+    assert capsys.readouterr().out.splitlines()[-1] == "32 cells to run"
     assert not out.exists()
 
 
@@ -201,7 +208,7 @@ def test_spans_are_for_people() -> None:
 def test_remaining_time_follows_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(experiment_progress.time, "monotonic", lambda: clock[0])
-    expected: Mapping[str, float] = {"a": 10.0, "b": 10.0, "c": 20.0}
+    expected: Mapping[str, float | None] = {"a": 10.0, "b": 10.0, "c": 20.0}
     remaining = experiment_progress._Remaining(expected)
     assert remaining.seconds() == 40.0
     clock[0] = 20.0  # twice as slow as expected
@@ -209,3 +216,20 @@ def test_remaining_time_follows_what_was_measured(monkeypatch: pytest.MonkeyPatc
     assert remaining.seconds() == 60.0
     clock[0] = 30.0
     assert remaining.seconds("b", share=0.5) == pytest.approx(50.0)
+
+
+def test_measurements_are_not_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(experiment_progress.time, "monotonic", lambda: clock[0])
+    assert experiment_progress._Remaining({"m": None}).said() == ""
+    remaining = experiment_progress._Remaining({"m": None, "n": None, "a": 10.0, "b": 10.0})
+    assert remaining.said() == "about 20 s left, measurements aside"
+    clock[0] = 500.0
+    remaining.finished("m")
+    assert remaining.said("n") == "about 20 s left, measurements aside"
+    remaining.finished("n")
+    clock[0] = 520.0  # twice as slow as expected
+    remaining.finished("a")
+    assert remaining.said() == "about 20 s left"
+    remaining.finished("b")
+    assert remaining.said() == "about 0 s left"

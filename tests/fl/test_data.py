@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,20 @@ def test_broken_files_are_named_with_offset_and_reason(
     with pytest.raises(DataError, match=message) as caught:
         read_idx(path, dimensions=1)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("level", [1, 9])
+def test_a_truncated_gzip_file_is_named_with_the_byte_reached(tmp_path: Path, level: int) -> None:
+    """All that can be unzipped counts, also less than one piece of it."""
+    content = idx(np.random.default_rng(1).integers(0, 9, 300_000, dtype=np.uint8))
+    whole = gzip.compress(content, level)
+    path = tmp_path / "labels"
+    for cut in (len(whole) // 3, len(whole) - 20, len(whole) - 4):
+        path.write_bytes(whole[:cut])
+        expected = len(zlib.decompressobj(wbits=31).decompress(whole[:cut]))
+        assert 50_000 < expected <= len(content)
+        with pytest.raises(DataError, match=f"at byte {expected}: damaged gzip stream"):
+            read_idx(path, dimensions=1)
 
 
 def test_absent_files_and_folders(tmp_path: Path) -> None:

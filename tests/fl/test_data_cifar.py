@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,14 @@ def test_nothing_of_an_archive_reaches_the_disk(tmp_path: Path) -> None:
 def test_a_truncated_archive_is_named(tmp_path: Path, cut: int) -> None:
     with pytest.raises(DataError, match=r"a\.tar\.gz: at byte \d+: damaged archive"):
         read(tmp_path, tar_gz({"x.bin": cifar_records(3)})[:cut])
+
+
+@pytest.mark.parametrize("cut", [40_000, 90_000, -9])
+def test_a_truncated_archive_is_named_with_the_byte_reached(tmp_path: Path, cut: int) -> None:
+    content = tar_gz({"x.bin": cifar_records(50)})[:cut]
+    reached = len(zlib.decompressobj(wbits=31).decompress(content))
+    with pytest.raises(DataError, match=f"at byte {reached}: damaged archive"):
+        read(tmp_path, content)
 
 
 def test_a_flipped_byte_is_found(tmp_path: Path) -> None:

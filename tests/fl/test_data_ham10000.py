@@ -62,6 +62,22 @@ def test_the_test_set_is_seeded(tmp_path: Path) -> None:
     assert not np.array_equal(one.test.images, other.test.images)
 
 
+def test_the_first_samples_are_of_every_diagnosis(tmp_path: Path) -> None:
+    """Though the metadata is sorted by diagnosis, as the official file is."""
+    write_ham10000(tmp_path, lesions=70)
+    metadata = tmp_path / "HAM10000_metadata.csv"
+    header, *rows = metadata.read_text().splitlines()
+    rows.sort(key=lambda row: row.split(",")[2])
+    metadata.write_text("\n".join([header, *rows]) + "\n")
+    one, again, other = (load(tmp_path, seed) for seed in (1, 1, 2))
+    for part in ("train", "test"):
+        samples = getattr(one, part)
+        assert len(np.unique(samples.head(len(samples) // 2).labels)) >= 5
+        assert np.all(samples.groups[::2] == samples.groups[1::2])  # a lesion's images together
+        np.testing.assert_array_equal(samples.labels, getattr(again, part).labels)
+    assert not np.array_equal(one.train.labels, other.train.labels)
+
+
 def test_any_size_and_mode_becomes_64_by_64(tmp_path: Path) -> None:
     write_ham10000(tmp_path)
     paths = sorted(tmp_path.rglob("*.jpg"))

@@ -185,7 +185,38 @@ def test_groups_are_not_divided(labels: Labels, partition: str, group_size: int,
     assert equal(result, split(labels, 3, partition, seed, groups=groups))
 
 
+@pytest.mark.parametrize("partition", PARTITIONS)
+@pytest.mark.parametrize("samples", [2, 3, 7])
+def test_one_sample_at_least_is_set_aside(partition: str, samples: int) -> None:
+    result = split(LABELS[:samples], 1, partition, 1)
+    assert_a_partition(result, samples)
+    assert len(result.validation) == 1
+    assert len(split(LABELS[:samples], 1, partition, 1, validation=0).validation) == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("sizes", [(5, 4), (1, 9), (9, 1, 1), (30, 40, 30), (20, 2, 20)])
+def test_one_group_at_least_is_set_aside(sizes: tuple[int, ...], seed: int) -> None:
+    """The smallest, where the first in random order is above a fifth."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    result = split(np.zeros(len(groups), np.int64), 1, "iid", seed, groups=groups)
+    assert_a_partition(result, len(groups))
+    held_out = set(groups[result.validation])
+    assert held_out
+    assert not held_out & set(groups[result.clients[0]])
+    assert len(result.validation) <= max(min(sizes), len(groups) // 5)
+
+
 # --- refusals ---
+
+
+def test_too_few_samples_for_validation_are_refused() -> None:
+    with pytest.raises(DataError, match="split of 0 training samples, with 1 set aside"):
+        split(LABELS[:1], 1, "iid", 1)
+    with pytest.raises(DataError, match="all 50 training samples are of one group"):
+        split(LABELS[:50], 1, "iid", 1, groups=np.zeros(50, np.int64))
+    alone = split(LABELS[:50], 1, "iid", 1, groups=np.zeros(50, np.int64), validation=0)
+    assert (len(alone.clients[0]), len(alone.validation)) == (50, 0)
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)

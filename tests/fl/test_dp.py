@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save
 from scipy import stats
 from scipy.optimize import brentq
 
@@ -25,7 +26,7 @@ from quancrypt_fl.baselines.differential_privacy import (
     privatize,
     update_norm,
 )
-from quancrypt_fl.baselines.vanilla import PlainSummer
+from quancrypt_fl.baselines.vanilla import PlainProtector, PlainSummer
 from quancrypt_fl.errors import MethodError
 
 DELTA = 1e-5
@@ -255,3 +256,34 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(MethodError, match=r"needs 'dp_accounting'.*quancrypt-native\[baselines\]"):
         calibrate("gaussian", 1.0, DELTA, 1)
+
+
+FLOATS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(1, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("upload", "message"),
+    [
+        (b"", "an upload is damaged"),
+        (save(FLOATS)[:-4], "an upload is damaged"),
+        (save({"w": FLOATS["w"]}), "other tensors than the sum so far"),
+        (save({**FLOATS, "v": FLOATS["b"]}), "other tensors than the sum so far"),
+        (save({**FLOATS, "total weight": np.ones(1, np.float32)}), "as only sums have"),
+        (save({**FLOATS, "b": np.ones(3, np.float32)}), r"'b' of an upload has the shape \(3,\)"),
+        (save({**FLOATS, "b": np.ones((), np.float32)}), r"'b' of an upload has the shape \(\)"),
+        (save({**FLOATS, "w": np.ones(3, np.float32)}), "'w' of an upload has the shape"),
+        (save({**FLOATS, "b": np.ones(1, np.int64)}), "'b' of an upload is int64, not float32"),
+        (save({**FLOATS, "b": np.full(1, np.inf, np.float32)}), "'b' .* holds NaN or infinity"),
+    ],
+)
+def test_malformed_uploads_leave_a_plain_sum_as_it_was(upload: bytes, message: str) -> None:
+    server = PlainSummer()
+    server.add(save(FLOATS), 2)
+    with pytest.raises(MethodError, match=message):
+        server.add(upload, 1)
+    server.add(save(FLOATS), 1)
+    means, weight = PlainProtector().unprotect(server.result())
+    assert weight == 3
+    assert means.keys() == FLOATS.keys()
+    for name, tensor in FLOATS.items():
+        np.testing.assert_array_equal(means[name], tensor)

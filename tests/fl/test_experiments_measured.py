@@ -21,7 +21,9 @@ from quancrypt_fl.experiments.experiment import Plan
 from quancrypt_fl.experiments.runner import ExperimentRun
 from quancrypt_fl.experiments.subjects import Subject, initial_weights, update_of
 from quancrypt_fl.experiments.timing import TIMING
+from quancrypt_fl.machine import cpus
 from quancrypt_fl.observer import Observer
+from quancrypt_fl.protect import native_environment
 
 ONE_SEED = Plan(seeds=(1,))
 SMALL = {"batchcrypt": {"paillier_bits": 512, "processes": 1}}
@@ -57,7 +59,9 @@ def test_timing_measures_all_methods_on_one_update(timed: tuple[Path, dict[str, 
     results = measured["results"]
     assert results["missing"] == {}
     assert results["values"] == 9610
-    assert set(results["methods"]) == {"quancrypt", "vanilla", "tenseal-paper", "batchcrypt"}
+    assert set(results["methods"]) == {
+        "quancrypt", "vanilla", "tenseal-paper", "batchcrypt", "quancrypt-all"
+    }  # fmt: skip
     for key, entry in results["methods"].items():
         assert entry["share"] == (1 / 16 if key == "batchcrypt" else 1.0)
         assert all(len(samples) == 2 for samples in entry["seconds"].values())
@@ -84,6 +88,66 @@ def test_timing_judges_what_is_required_and_names_extrapolation(
     assert "| encryption time | 8.97 h to 10.07 h | 0.97 h to 4.90 h | 9.00 x |" in table
     assert "| protection / vanilla round |" in table
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ours_has_one_thread_in_every_ratio(
+    timed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, document = timed
+    measured = json.loads((out / "cells" / "update-mlp" / "measurement.json").read_text())
+    for entries in (measured["results"]["methods"], measured["parameters"]["methods"]):
+        threads = {key: entry["native_threads"] for key, entry in entries.items()}
+        assert threads.pop("quancrypt-all") == cpus()
+        assert set(threads.values()) == {1}
+        assert {entry["processes"] for entry in entries.values()} == {1}
+    assert not any("all CPUs" in check["text"] for check in document["summary"]["checks"])
+    table = (out / "table.md").read_text()
+    assert "| QuanCrypt-FL, all CPUs |" in table
+    assert "QuanCrypt-FL computes with one thread, and so does TenSEAL" in table
+    assert f"threads of ours and processes: {cpus()} and 1; encrypt " in table
+    full = TIMING.cells(ONE_SEED)[0].describe()["methods"]
+    assert full["batchcrypt"]["processes"] == full["batchcrypt"]["fields"]["processes"] == cpus()
+    assert full["tenseal-paper"]["fields"]["threads"] == 1
+    monkeypatch.setattr(timing, "cpus", lambda: 99)  # of another machine: measured again
+    cell = TIMING.cells(ONE_SEED)[0]
+    assert cell.describe()["methods"]["quancrypt-all"]["native_threads"] == 99
+    assert cell.describe() != {**cell.describe(), "methods": full}
+
+
+def test_threads_of_a_method_are_those_that_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    sample = Subject.sample
+
+    def note(self: Subject) -> Any:
+        seen.append((self.config.method, native_environment()["native_threads"]))
+        return sample(self)
+
+    monkeypatch.setattr(Subject, "sample", note)
+    before = native_environment()["native_threads"]
+    methods = {
+        key: {"fields": {**FIELDS, "method": m}, "share": 1.0, "native_threads": n, "processes": 1}
+        for key, m, n in (
+            ("one", "quancrypt", 1),
+            ("none", "vanilla", 1),
+            ("three", "quancrypt", 3),
+        )
+    }
+    results = timing.measure_updates({"model": "mlp", "seed": 1, "repeat": 1, "methods": methods})
+    assert seen == 2 * [("quancrypt", 1), ("vanilla", 1), ("quancrypt", 3)]
+    assert native_environment()["native_threads"] == before
+    assert results["methods"]["three"]["native_threads"] == 3
+
+
+def test_a_clients_protection_is_compared_with_its_own_training(
+    timed: tuple[Path, dict[str, Any]],
+) -> None:
+    out, document = timed
+    row = next(r for r in document["summary"]["rows"] if r["arm"] == "rounds-mlp-quancrypt")
+    waits = row["protect"] / 3 + row["aggregate"] + row["unprotect"]
+    assert row["client_protection_to_training"] == pytest.approx(waits / (row["train"] / 3))
+    table = (out / "table.md").read_text()
+    assert "| protection / training, one client |" in table
+    assert "In a simulation clients train one after another" in table
 
 
 def test_ratios_are_those_of_the_samples(timed: tuple[Path, dict[str, Any]]) -> None:

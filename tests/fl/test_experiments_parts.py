@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from quancrypt_fl.errors import ConfigError
@@ -153,8 +154,11 @@ def test_what_the_issue_asks_for_is_in_the_presets() -> None:
         assert all(c.max_train_samples is None for c in paper)
     models = {c.model for c in configs("cifar100", "paper").values()}
     assert models == {"alexnet", "resnet18"}
-    bits = [c.bits for c in configs("ablation-bits", "quick", seeds=(1,)).values()][1:]
-    assert bits == [2, 3, 4, 6, 8, 12, 16]
+    over_bits = list(configs("ablation-bits", "quick", seeds=(1,)).values())
+    by_method = {
+        m: [c.bits for c in over_bits if c.method == m] for m in ("quancrypt", "batchcrypt")
+    }
+    assert by_method == {"quancrypt": [2, 3, 4, 6, 8, 12, 16], "batchcrypt": [4, 6, 8, 16]}
     alphas = {c.clip_factor for c in configs("ablation-clip", "quick").values()}
     assert alphas == {1, 2, 3, 4, 5, 100}
     assert {c.smoothing for c in configs("ablation-smoothing", "quick").values()} >= {0.25, 1.0}
@@ -175,12 +179,33 @@ def test_what_the_issue_asks_for_is_in_the_presets() -> None:
 
 
 def test_batchcrypt_is_not_encrypted_where_only_accuracy_counts() -> None:
-    for name in ("mnist-clients", "cifar10-clients", "cifar100"):
+    for name in ("mnist-clients", "cifar10-clients", "cifar100", "ablation-bits"):
         for config in configs(name, "quick").values():
             assert config.encryption == (config.method != "batchcrypt")
         experiment = EXPERIMENTS[name]
         assert isinstance(experiment, AccuracyExperiment)
         assert any("encryption = False" in note for note in experiment.notes)
+
+
+def test_the_published_batchcrypt_stands_beside_16_bits() -> None:
+    published = {
+        scale: {
+            (arm.fields["clients"], arm.fields.get("bits", 8)): arm.published
+            for arm in MNIST_CLIENTS.arms(scale)
+            if arm.fields["method"] == "batchcrypt"
+        }
+        for scale in ("quick", "standard")
+    }
+    expected = {(10, 8): None, (10, 16): 99.14, (50, 8): None, (50, 16): None}
+    assert published == {"quick": expected, "standard": expected}
+    for name in ("mnist-clients", "cifar10-clients", "cifar100"):
+        experiment = EXPERIMENTS[name]
+        assert isinstance(experiment, AccuracyExperiment)
+        arms = {arm.key: arm for arm in experiment.arms("paper")}
+        assert sum(key.endswith("-batchcrypt-16-bits") for key in arms) >= 2
+        required = {requirement.against for requirement in experiment.requirements("paper")}
+        assert not any(key.endswith("16-bits") for key in required)
+        assert any("a tie is what is to be expected" in note for note in experiment.notes)
 
 
 def test_unknown_names_and_scales_say_what_is_allowed(tmp_path: Path) -> None:
@@ -190,9 +215,19 @@ def test_unknown_names_and_scales_say_what_is_allowed(tmp_path: Path) -> None:
         run_experiment("timing", out=tmp_path / "a", scale="huge")
     with pytest.raises(ConfigError, match="device = 'tpu'; allowed: cpu, cuda"):
         make_plan("quick", 3, "tpu", None)
-    with pytest.raises(ConfigError, match="seeds = 0; allowed: 1 or more"):
-        make_plan("quick", 0, "cpu", None)
+    for seeds in (0, 1001):
+        with pytest.raises(ConfigError, match=f"seeds = {seeds}; allowed: 1 to 1,000"):
+            make_plan("quick", seeds, "cpu", None)
+    assert len(make_plan("quick", 1000, "cpu", None).seeds) == 1000
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device = 'cuda' is not available here; available: cpu"):
+        make_plan("paper", 3, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert make_plan("paper", 3, "cuda", None).device == "cuda"
 
 
 # --- estimates ---
@@ -241,7 +276,7 @@ def test_requirements_are_judged_by_paired_best_accuracies() -> None:
     }
     summary = summarize_accuracy(arms, requirements, runs)
     assert [row["label"] for row in summary["rows"]] == [
-        "QuanCrypt-FL", "Vanilla-FL", "BatchCrypt"
+        "QuanCrypt-FL", "Vanilla-FL", "BatchCrypt, 8 bits"
     ]  # fmt: skip
     row = summary["rows"][0]
     assert row["best_accuracy"]["mean"] == pytest.approx(90.1)
@@ -256,7 +291,7 @@ def test_requirements_are_judged_by_paired_best_accuracies() -> None:
     assert close["passed"] is True
     assert close["measured"].startswith("-0.25 ± ")
     # Equal is not above, and what has not run is not judged.
-    above = judged["10 clients: QuanCrypt-FL above BatchCrypt at equal rounds"]
+    above = judged["10 clients: QuanCrypt-FL above BatchCrypt at equal bits (8) and rounds"]
     assert above["passed"] is False
     left = judged["50 clients: QuanCrypt-FL within 0.3 points of Vanilla-FL"]
     assert left["passed"] is None

@@ -21,7 +21,7 @@ from quancrypt_fl.cli.export import export
 from quancrypt_fl.cli.storage import write
 from quancrypt_fl.data import ImageDataset, load_dataset
 from quancrypt_fl.errors import CheckpointError, FederatedError, MethodError
-from quancrypt_fl.export import ExportOptions, export_run, load_exported
+from quancrypt_fl.export import ExportOptions, export_run, load_exported, measure
 from quancrypt_fl.export.integers import dequantize_weights, quantize_weights
 from quancrypt_fl.export.kernels import activation_ranges, int8_model
 from quancrypt_fl.export.magnitude import prune_weights
@@ -257,12 +257,35 @@ def test_fine_tuning_brings_accuracy_back(
 
 
 @pytest.mark.parametrize(
-    ("speedup", "faster", "words"),
-    [(1.5, 0.8, "faster: 1.50 x"), (1.5, 0.6, "no gain"), (1.02, 1.0, "no gain"),
-     (0.5, 0.0, "slower: 2.00 x the time")],
+    ("pairs", "low", "speedup", "high", "words"),
+    [(5, 1.4, 1.5, 1.7, "faster: 1.50 x"), (5, 0.98, 1.02, 1.06, "no gain"),
+     (5, 1.01, 1.02, 1.03, "no gain"), (5, 0.45, 0.5, 0.6, "slower: 2.00 x the time"),
+     (5, 0.66, 1.06, 1.16, "not reliable (spread 0.66 to 1.16)"),
+     (5, 0.95, 1.2, 1.3, "not reliable (spread 0.95 to 1.30)"),
+     (5, 0.8, 0.9, 1.1, "not reliable (spread 0.80 to 1.10)"),
+     (5, 0.7, 1.0, 1.4, "not reliable (spread 0.70 to 1.40)"),
+     (5, 2.0, 3.0, 4.0, "not reliable (spread 2.00 to 4.00)"),
+     (2, 1.5, 1.5, 1.5, "not reliable (2 of at least 3 pairs)")],
 )  # fmt: skip
-def test_verdicts(speedup: float, faster: float, words: str) -> None:
-    assert verdict({"speedup": speedup, "faster_pairs": faster}) == words
+def test_verdicts(pairs: int, low: float, speedup: float, high: float, words: str) -> None:
+    row = {"pairs": pairs, "speedup_min": low, "speedup": speedup, "speedup_max": high}
+    assert verdict(row) == words
+
+
+def test_seconds_of_the_original_come_from_the_pairs(
+    digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine gets slower from one variant to the next; ratios and medians stay paired."""
+    original, first, second = (build_model("mlp", (1, 8, 8), 10).eval() for _ in range(3))
+    passes = iter([4.0, 2.0, 4.4, 2.2, 8.0, 8.0, 8.8, 8.8])
+    monkeypatch.setattr(measure, "_seconds", lambda model, test: next(passes))
+    rows = measure.compare(original, {"first": first, "second": second}, digits.test, 2)
+    assert rows["first"]["original_seconds"] == pytest.approx(4.2)
+    assert rows["second"]["original_seconds"] == pytest.approx(8.4)
+    assert rows["original"]["seconds"] == pytest.approx(6.2)
+    assert rows["original"]["pairs"] == 4
+    assert rows["first"]["speedup"] == pytest.approx(2)
+    assert rows["second"]["speedup"] == pytest.approx(1)
 
 
 def test_a_run_of_the_engine_is_exported(tmp_path: Path) -> None:
@@ -321,7 +344,9 @@ def test_damaged_files_are_named(tmp_path: Path, runs: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match="not an exported model"):
         load_exported(path)
     save_file({"a": np.zeros(3, np.float32)}, path)
-    with pytest.raises(CheckpointError, match="not an exported model of version 1"):
+    with pytest.raises(
+        CheckpointError, match=r"not an exported model .format None, version None; wanted"
+    ):
         load_exported(path)
     whole, _ = exported(tmp_path, runs["mlp"])
     with pytest.raises(CheckpointError, match="without images to calibrate with"):
@@ -362,4 +387,8 @@ def test_command(tmp_path: Path, runs: dict[str, Path], capsys: pytest.CaptureFi
     assert "unstructured, rate 0.9" in text
     assert "int8 kernels" in text
     assert "A pass over 359 test images" in text
+    assert "medians of 1 pair" in text
+    assert "medians of 1 pairs" not in text
+    assert "not reliable" in text
+    assert "faster" not in text
     assert load_exported(out, int8_kernels=True)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -325,7 +326,7 @@ def test_plain_sums_of_nothing_and_of_what_does_not_fit() -> None:
     x = np.ones(3, np.float32)
     server.add(client.protect({"w": x}, {"w": 1.0}, 0).data, 1)
     for tensors, clips in (({"v": x}, {"v": 1.0}), ({"w": x}, {"w": 2.0})):
-        with pytest.raises(MethodError, match="other tensors or clip bounds"):
+        with pytest.raises(MethodError, match=r"other tensors|other clip bounds"):
             server.add(client.protect(tensors, clips, 0).data, 1)
 
 
@@ -343,3 +344,82 @@ def test_divergence_stops_the_run(
         monkeypatch.setattr(simulation._trainer, "train", lambda *_, trained=trained: trained)
         with pytest.raises(MethodError, match=message):
             simulation.run()
+
+
+def plain_upload(
+    tensors: dict[str, NDArray[Any]], clips: list[Any] | None = None, weight: object = 1
+) -> bytes:
+    about = {"weight": weight, "clips": clips or [[name, 1.0] for name in tensors]}
+    return save(tensors, metadata={"quancrypt": json.dumps(about)})
+
+
+INT16 = {"w": np.arange(6, dtype=np.int16).reshape(2, 3), "b": np.ones(1, np.int16)}
+BAD_BFLOAT16 = b'{"w":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("upload", "message"),
+    [
+        (b"garbage", "an upload is damaged"),
+        (plain_upload(INT16)[:-1], "an upload is damaged"),
+        (len(BAD_BFLOAT16).to_bytes(8, "little") + BAD_BFLOAT16 + b"12", "an upload is damaged"),
+        (save(INT16), "the metadata of an upload is damaged"),
+        (save(INT16, {"quancrypt": "[" * 100_000}), "the metadata of an upload is damaged"),
+        (save(INT16, {"quancrypt": "{}"}), "the metadata of an upload is damaged"),
+        (plain_upload(INT16, [["w", 1.0]]), "clip bounds of"),
+        (plain_upload(INT16, [["w", 1.0], ["b", float("nan")]]), "not a finite positive number"),
+        (plain_upload(INT16, [["w", 1.0], ["b", 10**400]]), "metadata of an upload is damaged"),
+        (plain_upload(INT16, weight=2), "claims the weight 2; a fresh one has 1"),
+        (plain_upload(INT16, weight=True), "claims the weight True, not a positive number"),
+        (
+            plain_upload({**INT16, "b": np.ones(1, np.int64)}),
+            "'b' of an upload is int64, not int16",
+        ),
+        (plain_upload({**INT16, "b": np.ones(1, np.float32)}), "'b' of an upload is float32"),
+    ],
+)
+def test_malformed_plain_integers_leave_the_sum_as_it_was(
+    upload: bytes, message: str, first: bool
+) -> None:
+    good = plain_upload(INT16)
+    server, expected = PlainIntegerSummer(), PlainIntegerSummer()
+    for summer in (server, expected):
+        if not first:
+            summer.add(good, 3)
+    with pytest.raises(MethodError, match=message):
+        server.add(upload, 2)
+    for summer in (server, expected):
+        summer.add(good, 1)
+    clients = Channel(bits=8, max_weight=8, security=128, values=10).plain_client()
+    (means, weight), (others, other_weight) = (
+        clients.unprotect(summer.result()) for summer in (server, expected)
+    )
+    assert weight == other_weight == (1 if first else 4)
+    assert means.keys() == others.keys() == INT16.keys()
+    for name, mean in means.items():
+        np.testing.assert_array_equal(mean, others[name])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"w": INT16["w"]}, "other tensors"),
+        (
+            {**INT16, "b": np.ones(3, np.int16)},
+            r"'b' .* the shape \(3,\); earlier ones have \(1,\)",
+        ),
+        ({**INT16, "b": np.ones((), np.int16)}, r"'b' of an upload has the shape \(\)"),
+        ({**INT16, "w": np.ones(3, np.int16)}, "'w' of an upload has the shape"),
+    ],
+)
+def test_plain_integers_of_other_shapes_are_not_broadcast(
+    tensors: dict[str, NDArray[np.int16]], message: str
+) -> None:
+    server = PlainIntegerSummer()
+    server.add(plain_upload(INT16), 1)
+    with pytest.raises(MethodError, match=message):
+        server.add(plain_upload(tensors), 1)
+    sums = load(server.result())
+    for name, tensor in INT16.items():
+        np.testing.assert_array_equal(sums[name], tensor)

@@ -231,3 +231,21 @@ def test_the_global_model_is_pruned(tiny: TinyConfig, mask: str, smoothing: floa
         if tensor.ndim >= 2:
             flat[np.argsort(np.abs(flat), kind="stable")[: int(0.4 * flat.size + 1e-9)]] = 0
         np.testing.assert_array_equal(pruned.states[0].weights[name].ravel(), flat)
+
+
+@pytest.mark.parametrize("rate", [1 - 1e-12, 1 - 2**-53, 0.9999])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (40, 50)])
+@pytest.mark.parametrize("t", [0, 1, 7])
+def test_rates_near_one_prune_no_more_than_there_is(
+    rate: float, shape: tuple[int, ...], t: int
+) -> None:
+    tensor = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    mask = prune_smallest(tensor, PruningSchedule(rate, rate).rate(t), t)
+    assert mask.kept.shape == shape
+    assert tensor.size - mask.size <= rate * tensor.size + 1e-9
+    if t == 0:
+        assert mask.kept.ravel()[0]  # its turn
+    restored = scatter(select(tensor, mask), mask)
+    assert np.isfinite(restored).all()
+    assert not restored[~mask.kept].any()
+    assert np.count_nonzero(zero_smallest(tensor, rate)) <= tensor.size

@@ -11,7 +11,7 @@ import pytest
 
 from quancrypt_fl import QuanCryptConfig, Simulation
 from quancrypt_fl.method.meter import PHASES
-from quancrypt_fl.receipts import receipt_lines
+from quancrypt_fl.receipts import SERVER_SEES, receipt_lines
 
 TinyConfig = Callable[..., QuanCryptConfig]
 
@@ -58,6 +58,23 @@ def test_receipt_for_people(tiny_run: tuple[Simulation, dict[str, Any]]) -> None
     assert lines["Security"] == "128 bits"
     assert "the summing side held none" in lines["Secret key"]
     assert "8-bit values" in lines["Parameters"]
+    assert "Server sees" not in lines
+
+
+def test_what_the_server_sees_is_said_where_it_is_more(
+    tiny_run: tuple[Simulation, dict[str, Any]],
+) -> None:
+    receipt = tiny_run[1]["receipt"]
+    assert receipt["server_sees"] == SERVER_SEES
+    more = receipt | {"server_sees": "the range of every tensor too"}
+    assert dict(receipt_lines(more))["Server sees"] == "the range of every tensor too"
+
+
+def test_one_is_no_plural(tiny_run: tuple[Simulation, dict[str, Any]]) -> None:
+    receipt = tiny_run[1]["receipt"]
+    last = receipt["rounds"][-1] | {"uploads": 1, "ciphertexts_per_client": 1}
+    lines = dict(receipt_lines(receipt | {"rounds": [last]}))
+    assert lines["Last round"].startswith("1 upload of 1 ciphertext, ")
 
 
 @pytest.mark.parametrize("method", ["quancrypt", "vanilla"])

@@ -15,7 +15,9 @@ from tests.fl.test_report import Document, check, write_run
 
 from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.report import report
+from quancrypt_fl.cli.tables import print_run
 from quancrypt_fl.plots import plot_run
+from quancrypt_fl.report.page import GENERATOR
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,65 @@ def test_open_shows_the_page(
     assert opened == [(tmp_path / "report.html").resolve().as_uri()]
     with pytest.raises(CommandError, match="no browser was found"):
         command(str(tmp_path), "--open")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run/results.json", "run/model.safetensors", "run/checkpoints/last.safetensors",
+     "run/checkpoints/new.html", "bad/results.json", "experiment.json", "new/results.json"],
+)  # fmt: skip
+@pytest.mark.parametrize("link", [False, True])
+def test_no_file_of_a_run_is_written_over(
+    results: Document, tmp_path: Path, name: str, link: bool
+) -> None:
+    top = tmp_path / "top"
+    write_run(top / "run", results)
+    (top / "new").mkdir()
+    (top / "run" / "checkpoints").mkdir()
+    for other in ("run/model.safetensors", "run/checkpoints/last.safetensors"):
+        (top / other).write_text(GENERATOR)
+    write_run(top / "bad", {})
+    (top / "experiment.json").write_text("{}")
+    before = {p: p.read_bytes() for p in top.rglob("*") if p.is_file()}
+    out = top / name
+    if link and out.exists():
+        out = tmp_path / "alias.html"
+        out.hardlink_to(top / name)
+    with pytest.raises(CommandError, match="name another"):
+        command(str(top), "--out", str(out), "--force")
+    assert {p: p.read_bytes() for p in top.rglob("*") if p.is_file()} == before
+
+
+def test_the_target_of_a_linked_result_is_an_input(results: Document, tmp_path: Path) -> None:
+    real = write_run(tmp_path / "elsewhere", results)
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "results.json").symlink_to(real)
+    with pytest.raises(CommandError, match="is the same file as"):
+        command(str(tmp_path / "top"), "--out", str(real), "--force")
+    assert json.loads(real.read_text())["schema"] == 1
+
+
+def test_the_closing_table_of_a_run(
+    results: Document, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    document = copy.deepcopy(results)
+    entry = document["rounds"][0]
+    document["rounds"] = [entry, entry | {"participants": 0, "bytes": {"upload": 0}}]
+    document["totals"]["rounds"] = 1
+    document["totals"]["bytes"]["upload"] = entry["bytes"]["upload"]
+    document["clients"] = 1
+    print_run(document, Path("runs[bold]\x1b[2J\n\u202e"))
+    text = capsys.readouterr().out
+    assert "1 client · 1 round · seed" in text
+    assert "runs[bold]\\x1b[2J\\n\\u202e/results.json" in text
+    assert "\x1b" not in text
+    share = entry["bytes"]["upload"] / document["totals"]["float32_update_bytes"]
+    assert f"all rounds: {share:.2f} x float32" in text
+    document["rounds"] = document["rounds"][1:]
+    document["totals"]["bytes"]["upload"] = 0
+    print_run(document, None)
+    assert "no update arrived" in capsys.readouterr().out
 
 
 def test_the_templates_lie_in_the_package() -> None:

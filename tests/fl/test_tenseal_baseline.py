@@ -15,7 +15,13 @@ pytest.importorskip("tenseal", reason="needs the [baselines] extra")
 import tenseal as ts
 
 from quancrypt_fl.audit import secrets_within_reach
-from quancrypt_fl.baselines.tenseal_ckks import PARAMETERS, SECRET_TYPES, TensealCkks
+from quancrypt_fl.baselines import tenseal_ckks
+from quancrypt_fl.baselines.tenseal_ckks import (
+    PARAMETERS,
+    SECRET_TYPES,
+    TensealCkks,
+    TensealSummer,
+)
 from quancrypt_fl.errors import MethodError
 
 
@@ -96,6 +102,54 @@ def test_the_server_cannot_decrypt(protection: TensealCkks) -> None:
         pickle.dumps(protection.client())
     assert len(protection.key_id) == 32
     assert protection.facts()["security_bits"] == 128
+
+
+def test_the_audit_knows_tenseals_own_objects(protection: TensealCkks) -> None:
+    """Without any class of ours around them."""
+    private = protection._secret.context
+    public = ts.context_from(private.serialize(save_secret_key=False))
+    for secret in (
+        private,
+        private.data,
+        private.copy(),
+        private.secret_key(),
+        ts.ckks_vector(private, [1.0]),
+        ts.ckks_vector(private, [1.0]).data,
+    ):
+        assert secrets_within_reach([{"a": secret}], SECRET_TYPES)
+    sealed = ts.ckks_vector_from(public, ts.ckks_vector(private, [1.0]).serialize())
+    for harmless in (public, public.data, sealed, sealed + sealed, sealed.data):
+        assert secrets_within_reach([{"a": harmless}], SECRET_TYPES) == []
+
+
+def test_a_summing_side_takes_no_secret_key(protection: TensealCkks) -> None:
+    private = protection._secret.context.serialize(save_secret_key=True)
+    with pytest.raises(MethodError, match="must have no secret key"):
+        TensealSummer(PARAMETERS["code"], private, 1)
+
+
+def test_a_ciphertext_that_cannot_be_added_leaves_the_sum(
+    protection: TensealCkks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two, when the first has been added: of another size, past the checks."""
+    tensors = {"a": np.ones(5, np.float32), "b": np.ones(7, np.float32)}
+    server, side = protection.server(), protection.client()
+    data = side.protect(tensors, {}, 0).data
+    server.add(data, 1)
+
+    def load(context: ts.Context, part: memoryview, size: int) -> ts.CKKSVector:
+        del part
+        return ts.ckks_vector(context, [5.0] * (size if size == 5 else 3))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tenseal_ckks, "_load", load)
+        with pytest.raises(MethodError, match="a ciphertext of an update cannot be added"):
+            server.add(data, 1)
+    server.add(data, 1)
+    means, weight = side.unprotect(server.result())
+    assert weight == 2
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(means[name], tensor, atol=1e-6)
 
 
 def test_only_weight_1(protection: TensealCkks) -> None:

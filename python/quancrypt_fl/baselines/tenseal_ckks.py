@@ -148,6 +148,8 @@ class TensealSummer:
     def __init__(self, parameters: SlotParameters, public: bytes, threads: int) -> None:
         self._parameters = parameters
         self._context = _tenseal().context_from(public, threads)
+        if self._context.is_private():
+            raise MethodError("the context of a summing side must have no secret key")
         self._headers: Sequence[TensorHeader] = ()
         self._sums: list[Any] = []
         self._weight = 0
@@ -159,7 +161,7 @@ class TensealSummer:
         ------
         MethodError
             If ``weight`` is not 1 (scale updates instead), if the upload is itself a sum, or has
-            other tensors than the ones before.
+            other tensors than the ones before. The sum is then what it was.
         """
         if weight != 1:
             raise MethodError(f"weight is {weight}; TenSEAL's baseline allows 1: scale updates")
@@ -176,7 +178,10 @@ class TensealSummer:
         sizes = [size for header in headers for size, _ in _pieces(header, self._parameters.slots)]
         vectors = [_load(self._context, part, n) for part, n in zip(parts, sizes, strict=True)]
         if self._weight:
-            vectors = [total.add_(part) for total, part in zip(self._sums, vectors, strict=True)]
+            try:
+                vectors = [total + part for total, part in zip(self._sums, vectors, strict=True)]
+            except (ValueError, RuntimeError) as error:
+                raise MethodError(f"a ciphertext of an update cannot be added: {error}") from None
         self._headers, self._sums = headers, vectors
         self._weight += 1
 
@@ -244,7 +249,23 @@ class TensealCkks:
         }
 
 
-SECRET_TYPES: tuple[type, ...] = (_SecretContext, TensealProtector, TensealCkks)
+class _DecidedByKey(type):
+    def __instancecheck__(cls, item: object) -> bool:
+        """Whether a context, or a vector's context, has the secret key, or ``item`` is one."""
+        ts = _tenseal()
+        core = ts._ts_cpp  # what TenSEAL's classes wrap, each in one attribute
+        if isinstance(item, (ts.CKKSVector, core.CKKSVector)):
+            item = item.context()
+        if isinstance(item, (ts.Context, core.TenSEALContext)):
+            return bool(item.is_private())
+        return isinstance(item, (ts.enc_context.SecretKey, core.SecretKey))
+
+
+class PrivateContext(metaclass=_DecidedByKey):
+    """For ``isinstance`` alone: what of TenSEAL's own objects can decrypt."""
+
+
+SECRET_TYPES: tuple[type, ...] = (_SecretContext, TensealProtector, TensealCkks, PrivateContext)
 """Objects that hold the secret key or can use it. The server must not reach any."""
 
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load, save
 
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.roles import NOTHING_TO_SUM, Sealed, Tensors
+from quancrypt_fl.method.uploads import check_alike, parsed
 
 __all__ = ["PlainProtector", "PlainSummer"]
 
@@ -44,8 +45,20 @@ class PlainSummer:
         self._weight = 0
 
     def add(self, data: bytes, weight: int) -> None:
-        """Add one upload ``weight`` times."""
-        for name, tensor in load(data).items():
+        """Check one upload and add it ``weight`` times.
+
+        Raises
+        ------
+        MethodError
+            If the bytes are not finite float32 tensors, or have other names or shapes than the
+            ones before. The sum is then what it was.
+        """
+        tensors = parsed(data, np.float32)
+        if _WEIGHT in tensors:
+            raise MethodError(f"an upload has a tensor {_WEIGHT!r}, as only sums have")
+        if self._weight:
+            check_alike(tensors, self._sums)
+        for name, tensor in tensors.items():
             scaled = tensor.astype(np.float64) * weight
             self._sums[name] = np.asarray(self._sums.get(name, 0.0) + scaled)
         self._weight += weight

@@ -62,6 +62,7 @@ def data(
         int,
         typer.Option(
             min=0,
+            max=2**63 - 1,
             help="Decides the split, and the test set of digits and ham10000.",
             rich_help_panel=_SPLIT,
         ),

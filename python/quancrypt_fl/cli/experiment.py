@@ -146,8 +146,10 @@ def _print_dry_run(chosen: Experiment, plan: Plan, folder: Path, *, json_only: b
     ]
     print(table(("cell", "rounds", "estimated"), shown))
     where = "two cores of a recent CPU" if plan.device == "cpu" else "a GPU of a data centre"
-    aside = ", measurements aside" if any(r["estimated_seconds"] is None for r in left) else ""
-    print(f"{counted(len(left), 'cell')} to run, about {span(total)} on {where}{aside}")
+    measurements = sum(row["estimated_seconds"] is None for row in left)
+    aside = ", measurements aside" if measurements else ""
+    about = f", about {span(total)} on {where}{aside}" if measurements < len(left) else ""
+    print(f"{counted(len(left), 'cell')} to run{about}")
     for name, size in sizes.items():
         if size.missing is not None:
             print(f"missing: {printable(size.missing)} (estimated for {size.train:,} images)")

@@ -19,8 +19,6 @@ from quancrypt_fl.observer import Observer
 
 __all__ = ["experiment_watcher", "span"]
 
-_UNKNOWN_SECONDS = 60.0  # of a measurement, before it has run
-
 
 def span(seconds: float) -> str:
     """A length of time to a person's precision."""
@@ -32,21 +30,38 @@ def span(seconds: float) -> str:
 
 
 class _Remaining:
-    """Estimates what is left: expected times, corrected by how long they took so far."""
+    """Estimates what is left: expected times, corrected by how long they took so far.
 
-    def __init__(self, expected: Mapping[str, float]) -> None:
-        self._expected = dict(expected)
-        self._done = 0.0
-        self._start = time.monotonic()
+    Measurements have no expected time (None): what they take counts nowhere.
+    """
+
+    def __init__(self, expected: Mapping[str, float | None]) -> None:
+        self._expected = {id_: time_ for id_, time_ in expected.items() if time_ is not None}
+        self._measurements = {id_ for id_, time_ in expected.items() if time_ is None}
+        self._done = self._took = 0.0
+        self._since = time.monotonic()  # of the running cell
 
     def finished(self, id_: str) -> None:
-        self._done += self._expected.pop(id_, 0.0)
+        now = time.monotonic()
+        if id_ in self._expected:
+            self._done += self._expected.pop(id_)
+            self._took += now - self._since
+        self._measurements.discard(id_)
+        self._since = now
+
+    def said(self, id_: str | None = None, share: float = 0.0) -> str:
+        """:meth:`seconds` for people; empty while there are only measurements."""
+        if not self._expected and self._measurements:
+            return ""
+        aside = ", measurements aside" if self._measurements else ""
+        return f"about {span(self.seconds(id_, share))} left{aside}"
 
     def seconds(self, id_: str | None = None, share: float = 0.0) -> float:
         """Left, with ``share`` of cell ``id_`` done."""
         running = self._expected.get(id_, 0.0) * share if id_ else 0.0
         done = self._done + running
-        factor = (time.monotonic() - self._start) / done if done > 0 else 1.0
+        took = self._took + (time.monotonic() - self._since if running > 0 else 0.0)
+        factor = took / done if done > 0 else 1.0
         return (sum(self._expected.values()) - running) * factor
 
 
@@ -61,20 +76,15 @@ class _LineWatcher(Watcher):
 
     def started(self, cells: Sequence[Cell], left: Sequence[Cell]) -> None:
         sizes = data_sizes(self._experiment.datasets(self._plan.scale), self._plan.data_dir)
-        self.remaining = _Remaining(
-            {cell.id: cell_seconds(cell, sizes) or _UNKNOWN_SECONDS for cell in left}
-        )
+        self.remaining = _Remaining({cell.id: cell_seconds(cell, sizes) for cell in left})
         self._total, self._finished = len(cells), len(cells) - len(left)
-        about = span(self.remaining.seconds())
-        self._say(f"{self._finished} of {self._total} cells finished, about {about} left")
+        self._say(_joined(f"{self._finished} of {self._total} cells finished", self.remaining))
 
     def cell_finished(self, cell: Cell, document: Mapping[str, Any]) -> None:
         self._finished += 1
         self.remaining.finished(cell.id)
-        self._say(
-            f"[{self._finished}/{self._total}] {cell.id}{_result(document)}; "
-            f"about {span(self.remaining.seconds())} left"
-        )
+        news = f"[{self._finished}/{self._total}] {cell.id}{_result(document)}"
+        self._say(_joined(news, self.remaining, "; "))
 
     def cell_failed(self, cell: Cell, error: str) -> None:
         self.remaining.finished(cell.id)
@@ -123,12 +133,18 @@ class _LiveWatcher(_LineWatcher):
         if self._task is None:
             return
         share = rounds / cell.rounds
-        left = span(self.remaining.seconds(cell.id, share))
+        left = self.remaining.said(cell.id, share)
         self._progress.update(
             self._task,
             completed=self._finished + share,
-            description=f"{self._finished}/{self._total} cells, {left} left: {cell.id} {news}",
+            description=f"{self._finished}/{self._total} cells{', ' if left else ''}{left}: "
+            f"{cell.id} {news}",
         )
+
+
+def _joined(news: str, remaining: _Remaining, mark: str = ", ") -> str:
+    said = remaining.said()
+    return f"{news}{mark}{said}" if said else news
 
 
 def _result(document: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,12 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
+from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.interrupts import interruptible_imports
 from quancrypt_fl.cli.storage import check_output, write
+from quancrypt_fl.cli.text import counted, printable
 
 __all__ = ["export"]
 
@@ -67,6 +71,7 @@ def export(
 
     Images are read only where --measure, --calibrate or --finetune-epochs ask for it.
     """
+    _check_not_of_the_run(out, run)
     check_output(out, force=force)
     with interruptible_imports():
         from quancrypt_fl.export import ExportOptions, export_run
@@ -94,6 +99,17 @@ def export(
         _print(result.document, out)
 
 
+def _check_not_of_the_run(out: Path, run: Path) -> None:
+    """Raise :class:`CommandError` if ``out`` is one of the files that an export is made from."""
+    checkpoints = Path(os.path.realpath(run / "checkpoints"))
+    if checkpoints in Path(os.path.realpath(out)).parents:
+        raise CommandError(f"{out}: is in the run's checkpoints; name another file to write")
+    inputs = [run / "results.json", run / "model.safetensors"]
+    for root, _, names in os.walk(checkpoints):  # empty where it cannot be read
+        inputs += [Path(root, name) for name in names]
+    check_output(out, force=True, inputs=inputs)
+
+
 def _print(document: Mapping[str, Any], out: Path) -> None:
     table = Table(show_header=False, pad_edge=False, box=None)
     table.add_column(style="bold", no_wrap=True)
@@ -112,7 +128,7 @@ def _print(document: Mapping[str, Any], out: Path) -> None:
     table.add_row(
         "File", f"{decimal(document['bytes'])}, {ratio:.2f} x smaller than the run's in float32"
     )
-    table.add_row("Written", str(out))
+    table.add_row("Written", Text(printable(out)))
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)  # a file or a pipe has no width of its own
@@ -123,8 +139,9 @@ def _print(document: Mapping[str, Any], out: Path) -> None:
 
 def _comparison(measured: Mapping[str, Any]) -> Table:
     table = Table(
-        title=f"A pass over {measured['images']:,} test images, {measured['threads']} threads, "
-        f"medians of {measured['repeat']} pairs",
+        title=f"A pass over {counted(measured['images'], 'test image')}, "
+        f"{counted(measured['threads'], 'thread')}, "
+        f"medians of {counted(measured['repeat'], 'pair')}",
         title_justify="left",
         pad_edge=False,
     )

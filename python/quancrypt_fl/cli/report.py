@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,7 @@ __all__ = ["report"]
 
 _HEAD = 2_000  # bytes in which a page of ours names itself
 _LONGEST_TITLE = 200
+_OF_A_RUN = ("results.json", "experiment.json", "model.safetensors")
 
 
 def report(
@@ -37,7 +40,8 @@ def report(
     """Make one HTML page of the runs in DIR: tables, charts, receipts, configurations.
 
     The page needs no other file and loads nothing. Files that are no results are named on it, with
-    the reason, and left out. An earlier report is replaced; any other file needs --force.
+    the reason, and left out. An earlier report is replaced; any other file needs --force, and files
+    of runs are never written over.
     """
     with interruptible_imports():
         from quancrypt_fl.report.page import render_page
@@ -45,6 +49,7 @@ def report(
 
     found = collect(folder)
     path = out or folder / "report.html"
+    _check_not_of_a_run(path, folder, found.files)
     replace = force or _is_report(path)
     check_output(path, force=replace)
     heading = (title or f"Runs in {folder.resolve().name or 'this folder'}")[:_LONGEST_TITLE]
@@ -66,6 +71,24 @@ def report(
         print(printable(f"{path}: {counted(len(found.runs), 'run')}, {len(page):,} bytes"))
     if show:
         _open(path)
+
+
+def _check_not_of_a_run(out: Path, folder: Path, files: Sequence[Path]) -> None:
+    """Raise :class:`CommandError` if ``out`` is, or would be, a file of one of the runs."""
+    real, top = Path(os.path.realpath(out)), Path(os.path.realpath(folder))
+    if top in real.parents:
+        place = real.relative_to(top)
+        if place.name in _OF_A_RUN or "checkpoints" in place.parts[:-1]:
+            raise CommandError(f"{out}: is a file of a run; name another one to write")
+    check_output(out, force=True, inputs=_inputs(folder, files))
+
+
+def _inputs(folder: Path, files: Sequence[Path]) -> Iterator[Path]:
+    for place in files:
+        run = (folder / place).parent
+        yield from (run / name for name in _OF_A_RUN)
+        for root, _, names in os.walk(run / "checkpoints"):  # empty where it cannot be read
+            yield from (Path(root, name) for name in names)
 
 
 def _is_report(path: Path) -> bool:

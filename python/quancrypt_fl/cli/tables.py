@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
+from quancrypt_fl.cli.text import counted, printable
 from quancrypt_fl.method.meter import PHASES
 from quancrypt_fl.receipts import receipt_lines
 
@@ -21,7 +23,8 @@ def print_run(results: Mapping[str, Any], out: Path | None) -> None:
     totals = results["totals"]
     title = (
         f"{results['method']} · {results['dataset']} · {results['model']} · "
-        f"{results['clients']} clients · {totals['rounds']} rounds · seed {results['seed']}"
+        f"{counted(results['clients'], 'client')} · {counted(totals['rounds'], 'round')} · "
+        f"seed {results['seed']}"
     )
     table = Table(title=title, show_header=False, title_justify="left", pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -32,7 +35,7 @@ def print_run(results: Mapping[str, Any], out: Path | None) -> None:
         f"in round {totals['best_round']})",
     )
     table.add_row("Validation accuracy", f"{totals['validation_accuracy']:.2%}")
-    table.add_row("Upload", _upload(totals))
+    table.add_row("Upload", _upload(results))
     table.add_row("Download", f"{decimal(totals['bytes']['download'])} per client, all rounds")
     table.add_row(
         "Seconds", ", ".join(f"{phase} {totals['seconds'][phase]:.2f}" for phase in PHASES)
@@ -42,11 +45,18 @@ def print_run(results: Mapping[str, Any], out: Path | None) -> None:
         table.add_row(label, text)
     if out is not None:
         table.add_section()
-        table.add_row("Written", f"{out / 'results.json'}, {out / 'plot.png'}")
+        written = ", ".join(printable(out / name) for name in ("results.json", "plot.png"))
+        table.add_row("Written", Text(written))  # no markup: brackets in names are just that
     Console().print(table)
 
 
-def _upload(totals: Mapping[str, Any]) -> str:
+def _upload(results: Mapping[str, Any]) -> str:
+    """Bytes, and beside float32 those of the rounds in which updates arrived."""
+    totals = results["totals"]
     uploaded = totals["bytes"]["upload"]
-    ratio = uploaded / (totals["rounds"] * totals["float32_update_bytes"])
-    return f"{decimal(uploaded)} per client, all rounds: {ratio:.2f} x float32"
+    arrived = [r["bytes"]["upload"] for r in results["rounds"] if r["participants"]]
+    said = f"{decimal(uploaded)} per client, all rounds"
+    if not arrived:
+        return f"{said}: no update arrived"
+    ratio = sum(arrived) / (len(arrived) * totals["float32_update_bytes"])
+    return f"{said}: {ratio:.2f} x float32"

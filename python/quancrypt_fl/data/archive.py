@@ -29,7 +29,7 @@ class _Counting:
         self.offset = 0
 
     def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        data = self._stream.read1(size)  # hands out all that precedes damage
         self.offset += len(data)
         if self.offset > _MAX_BYTES:
             raise DataError(

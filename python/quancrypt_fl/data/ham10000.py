@@ -3,7 +3,8 @@
 A folder of JPEG files, possibly in subfolders, and ``HAM10000_metadata.csv`` with a row per image.
 Several images can show one lesion. There is no official test set within the 10,015 images: a fifth
 of the lesions of every diagnosis is drawn with the seed, and all images of a lesion stay on one
-side.
+side. Each side is in a random order of its lesions, as the metadata is sorted by diagnosis: the
+first samples of a set are a fair sample of it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def load_ham10000(data_dir: Path | None, seed: int) -> ImageDataset:
     """Load HAM10000 from ``data_dir`` or its subfolder ``ham10000`` or ``HAM10000``.
 
     Images are scaled to 64x64. Rows of the metadata without an image, and images without a row, are
-    passed over and counted in the data set's notes. ``seed`` decides the test set.
+    passed over and counted in the data set's notes. ``seed`` decides the test set and the order.
     """
     folder = required_folder(
         "ham10000", data_dir, "its JPEG files and HAM10000_metadata.csv", WHERE_TO_GET_HAM10000
@@ -64,7 +65,7 @@ def load_ham10000(data_dir: Path | None, seed: int) -> ImageDataset:
     metadata = next(place / name for name in _METADATA if (place / name).is_file())
     rows = _rows(metadata)
     files = _images(place)
-    present = [row for row in rows if row.image in files]
+    present = _shuffled([row for row in rows if row.image in files], seed)
     if not present:
         raise DataError(
             f"{place}: has no image of the {len(rows)} rows of {metadata.name}: files are called "
@@ -148,6 +149,16 @@ def _images(folder: Path) -> dict[str, Path]:
         if other.stat().st_size != path.stat().st_size:
             raise DataError(f"{path}: differs from {other}, which has the same name")
     return found
+
+
+def _shuffled(rows: list[_Row], seed: int) -> list[_Row]:
+    """The lesions in random order, the images of each side by side."""
+    lesions: dict[str, list[_Row]] = {}
+    for row in rows:
+        lesions.setdefault(row.lesion, []).append(row)
+    groups = list(lesions.values())
+    order = generator(seed, "ham10000-order").permutation(len(groups))
+    return [row for place in order for row in groups[place]]
 
 
 def _test_set(

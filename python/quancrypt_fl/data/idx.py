@@ -76,7 +76,7 @@ def _content(path: Path) -> bytes:
     content = bytearray()
     try:
         with gzip.open(path) as stream:
-            while chunk := stream.read(1 << 20):
+            while chunk := stream.read1(1 << 20):  # short before damage, where read raises
                 content += chunk
                 if len(content) > _MAX_BYTES:
                     raise _broken(path, _MAX_BYTES, "unzips to more than 4 GiB")

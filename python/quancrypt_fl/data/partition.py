@@ -63,16 +63,16 @@ def split(
     seed
         The same seed gives the same split.
     validation
-        Share of the samples that no client gets, in [0, 1).
+        Share of the samples that no client gets, in [0, 1). Above 0 it is one sample at least.
     groups
         Shape (samples,). Samples of one group are either all for validation or all for clients;
         the validation set is then the largest that fits whole groups, in random order, into its
-        share.
+        share; if the first does not fit, it is one of the smallest groups.
 
     Raises
     ------
     DataError
-        If an argument is out of its range or a client would have no sample.
+        If an argument is out of its range, or a client or the validation set would have no sample.
     """
     _check(labels, clients, partition, shards_per_client, dirichlet_alpha, validation, groups)
     train, held_out = _set_aside(len(labels), validation, groups, seed)
@@ -87,7 +87,8 @@ def split(
         if len(part) == 0:
             raise DataError(
                 f"client {index} of {clients} has no sample in the {partition} split of "
-                f"{len(train)} training samples: use fewer clients or more data"
+                f"{len(train)} training samples, with {len(held_out)} set aside for validation: "
+                "use fewer clients or more data"
             )
     return Split(tuple(np.sort(part) for part in parts), held_out)
 
@@ -119,14 +120,22 @@ def _set_aside(
 ) -> tuple[Indices, Indices]:
     """Sorted indices for training and for validation."""
     rng = generator(seed, "validation")
-    held_out = round(share * samples)
+    held_out = max(round(share * samples), 1 if share > 0 else 0)
     if groups is None:
         order = rng.permutation(samples)
         return np.sort(order[held_out:]), np.sort(order[:held_out])
     names, group = np.unique(groups, return_inverse=True)
+    if len(names) == 1 and held_out:
+        raise DataError(
+            f"all {samples} training samples are of one group, which cannot be divided between "
+            "training and validation: use more data"
+        )
     order = rng.permutation(len(names))
-    sizes = np.cumsum(np.bincount(group, minlength=len(names))[order])
-    chosen = np.isin(group, order[: np.searchsorted(sizes, held_out, side="right")])
+    sizes = np.bincount(group, minlength=len(names))[order]
+    fitting = order[: np.searchsorted(np.cumsum(sizes), held_out, side="right")]
+    if held_out and len(names) and len(fitting) == 0:
+        fitting = order[[np.argmin(sizes)]]
+    chosen = np.isin(group, fitting)
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from quancrypt_fl.experiments.accuracy import study
+from quancrypt_fl.experiments.accuracy import BATCHCRYPT_NOTE, study
 from quancrypt_fl.experiments.experiment import AccuracyExperiment, Arm
 
 __all__ = ["ABLATION_BITS", "ABLATION_CLIP", "ABLATION_PRUNING", "ABLATION_SMOOTHING"]
 
 _BITS = (2, 3, 4, 6, 8, 12, 16)
+_BATCHCRYPT_BITS = (4, 6, 8, 16)
 _CLIP_FACTORS = (1.0, 2.0, 3.0, 4.0, 5.0, 100.0)  # 100 times the mean magnitude clips nothing
 _SMOOTHING = (0.25, 0.5, 0.75, 1.0)
 _RATES = (0.2, 0.5, 0.7, 0.9)
@@ -49,14 +50,42 @@ def _varying(
     return arms
 
 
+_OURS_OVER_BITS = _varying("bits", _BITS, lambda value: f"{value:g} bits", "10 clients")
+
+
+def _bits_arms(scale: str) -> list[Arm]:
+    """Ours, then BatchCrypt: a group, and so a panel and a series, of its own."""
+    ours = _OURS_OVER_BITS(scale)
+    base = ours[0].fields
+    return [
+        *ours,
+        *(
+            Arm(
+                key=f"batchcrypt-{bits}",
+                group="10 clients, BatchCrypt",
+                label=f"BatchCrypt, {bits} bits",
+                fields={**base, "method": "batchcrypt", "encryption": False, "bits": bits},
+                against="vanilla",
+                x=float(bits),
+            )
+            for bits in _BATCHCRYPT_BITS
+        ),
+    ]
+
+
 ABLATION_BITS = AccuracyExperiment(
     name="ablation-bits",
     title="Bits of a quantized value, 2 to 16",
-    question="How few bits are enough?",
+    question="How few bits are enough, and how few are for BatchCrypt?",
     group_heading="clients",
     label_heading="bits",
-    arms=_varying("bits", _BITS, lambda value: f"{value:g} bits", "10 clients"),
-    notes=(_NOTE,),
+    arms=_bits_arms,
+    notes=(
+        _NOTE,
+        BATCHCRYPT_NOTE,
+        "At equal clip bounds BatchCrypt's step is that of QuanCrypt-FL times the number of "
+        "clients: the more there are, the more bits it needs.",
+    ),
     axis="bits",
 )
 

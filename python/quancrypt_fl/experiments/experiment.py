@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from quancrypt_fl.config import CHOICES, QuanCryptConfig
 from quancrypt_fl.errors import ConfigError
 from quancrypt_fl.experiments.cells import Cell, TrainingCell
@@ -16,6 +18,8 @@ __all__ = ["SCALES", "AccuracyExperiment", "Arm", "Experiment", "Plan", "Require
 
 SCALES = ("quick", "standard", "paper")
 """Minutes on two cores; about an hour; 300 rounds, for a GPU."""
+
+_MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +38,17 @@ def make_plan(scale: str, seeds: int, device: str, data_dir: Path | None) -> Pla
     Raises
     ------
     ConfigError
-        If the scale or the device is unknown, or there is no seed: says what is allowed.
+        If the scale or the device is unknown, the device is not there, or the number of seeds is
+        out of range: says what is allowed.
     """
     if scale not in SCALES:
         raise ConfigError(f"scale = {scale!r}; allowed: {', '.join(SCALES)}")
     if device not in CHOICES["device"]:
         raise ConfigError(f"device = {device!r}; allowed: {', '.join(CHOICES['device'])}")
-    if seeds < 1:
-        raise ConfigError(f"seeds = {seeds}; allowed: 1 or more")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda' is not available here; available: cpu")
+    if not 1 <= seeds <= _MAX_SEEDS:
+        raise ConfigError(f"seeds = {seeds}; allowed: 1 to {_MAX_SEEDS:,}")
     return Plan(scale=scale, seeds=tuple(range(1, seeds + 1)), device=device, data_dir=data_dir)
 
 

@@ -15,10 +15,20 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 __all__ = ["draw_figure", "drawable"]
 
 _INK, _GREY, _RULE = "#1f2933", "#66727f", "#e4e8ec"
-_METHODS = {"QuanCrypt-FL": "#d9661f", "Vanilla-FL": "#1f2933", "BatchCrypt": "#1f6fb4"}
+_BATCHCRYPT, _BATCHCRYPT_16 = "BatchCrypt, 8 bits", "BatchCrypt, 16 bits (as published)"
+_METHODS = {
+    "QuanCrypt-FL": "#d9661f",
+    "Vanilla-FL": "#1f2933",
+    _BATCHCRYPT: "#1f6fb4",
+    _BATCHCRYPT_16: "#009e73",
+}
 # Okabe and Ito: told apart with every kind of colour blindness.
 _OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_DASHES = {"Vanilla-FL": (0, (4, 2)), "BatchCrypt": (0, (1, 1.2))}
+_DASHES = {
+    "Vanilla-FL": (0, (4, 2)),
+    _BATCHCRYPT: (0, (1, 1.2)),
+    _BATCHCRYPT_16: (0, (3, 1, 1, 1)),
+}
 _MOST_COLUMNS = 3
 _BAR = 0.72
 _BAND = 0.36  # opacity of all bands of a panel together

@@ -1,7 +1,8 @@
 """``timing``: encryption, decryption, addition and bytes of the same update, and whole rounds.
 
 All methods take turns on one update of the model, so that what else runs on the machine slows all
-of them alike; ratios are medians of paired ratios. Rounds are those of short runs.
+of them alike; ratios are medians of paired ratios. Ours is measured with one thread, as TenSEAL
+computes with one; BatchCrypt has a process for each CPU. Rounds are those of short runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from quancrypt_fl.errors import MethodError
 from quancrypt_fl.experiments.cells import Cell, MeasuringCell, TrainingCell
 from quancrypt_fl.experiments.experiment import Plan
 from quancrypt_fl.experiments.subjects import Sample, Subject, initial_weights, update_of
-from quancrypt_fl.experiments.timing_tables import summarize_timing
+from quancrypt_fl.experiments.timing_tables import ALL_CPUS, summarize_timing
+from quancrypt_fl.machine import cpus
+from quancrypt_fl.protect import native_threads
 
 __all__ = ["METHODS", "TIMING", "Timing", "measure_updates"]
 
@@ -25,6 +28,7 @@ _CLIENTS = 10
 _OURS = {"method": "quancrypt", "pruning": False}  # every value is encrypted, as by the rivals
 METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "quancrypt": ("QuanCrypt-FL", _OURS),
+    ALL_CPUS: ("QuanCrypt-FL, all CPUs", _OURS),
     "vanilla": ("Vanilla-FL", {"method": "vanilla"}),
     "tenseal-paper": ("TenSEAL, the paper's parameters",
                       {"method": "tenseal", "tenseal_parameters": "paper"}),
@@ -32,7 +36,10 @@ METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
                      {"method": "tenseal", "tenseal_parameters": "code"}),
     "batchcrypt": ("BatchCrypt, 8 bits, lanes filled", {"method": "batchcrypt"}),
 }  # fmt: skip
-"""By key: label and configuration. The first is ours."""
+"""By key: label and configuration. The first is ours, with one thread.
+
+Turns follow this order: what comes before ours is a rival, which leaves the caches cold.
+"""
 
 _MODELS = {"cnn": "mnist", "alexnet": "cifar10"}
 _ROUND_KINDS: Mapping[str, Mapping[str, Any]] = {
@@ -50,8 +57,8 @@ class _Preset:
 
 
 _PRESETS = {
-    "quick": _Preset(repeat=3, batchcrypt_share=1 / 16, rounds=3),
-    "standard": _Preset(repeat=5, batchcrypt_share=1.0, rounds=6),
+    "quick": _Preset(repeat=7, batchcrypt_share=1 / 16, rounds=3),
+    "standard": _Preset(repeat=7, batchcrypt_share=1.0, rounds=6),
     "paper": _Preset(repeat=9, batchcrypt_share=1.0, rounds=11),
 }
 
@@ -63,13 +70,14 @@ def measure_updates(parameters: Mapping[str, Any]) -> dict[str, Any]:
     ----------
     parameters
         ``model``; ``seed`` of the update; ``repeat``; ``methods``: from key to ``fields`` of the
-        configuration and ``share`` of the update.
+        configuration, ``share`` of the update, ``native_threads`` of QuanCrypt Native (one where it
+        is not at work), and ``processes``.
 
     Returns
     -------
     dict
-        ``values`` of the model; ``methods``: per method seconds, bytes and ``share``; ``missing``:
-        why a rival could not be measured.
+        ``values`` of the model; ``methods``: per method seconds, bytes, ``share``,
+        ``native_threads`` and ``processes``; ``missing``: why a rival could not be measured.
     """
     weights = initial_weights(parameters["model"])
     update = update_of(weights, parameters["seed"])
@@ -79,14 +87,16 @@ def measure_updates(parameters: Mapping[str, Any]) -> dict[str, Any]:
     try:
         for key, entry in parameters["methods"].items():
             try:
-                subjects[key] = Subject(entry["fields"], weights, update, entry["share"])
+                with native_threads(entry["native_threads"]):
+                    subjects[key] = Subject(entry["fields"], weights, update, entry["share"])
             except MethodError as error:  # its library is not installed
                 if entry["fields"]["method"] == "quancrypt":
                     raise
                 missing[key] = str(error)
         for turn in range(parameters["repeat"] + 1):
             for key, subject in subjects.items():
-                with quiet():
+                threads = parameters["methods"][key]["native_threads"]
+                with quiet(), native_threads(threads):
                     sample = subject.sample()
                 if turn > 0:  # the first fills caches and starts processes
                     taken.setdefault(key, []).append(sample)
@@ -96,17 +106,16 @@ def measure_updates(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "values": sum(tensor.size for tensor in weights.values()),
         "methods": {
-            key: _figures(samples, parameters["methods"][key]["share"])
-            for key, samples in taken.items()
+            key: _figures(samples, parameters["methods"][key]) for key, samples in taken.items()
         },
         "missing": missing,
     }
 
 
-def _figures(samples: Sequence[Sample], share: float) -> dict[str, Any]:
+def _figures(samples: Sequence[Sample], entry: Mapping[str, Any]) -> dict[str, Any]:
     last = samples[-1]
     return {
-        "share": share,
+        **{name: entry[name] for name in ("share", "native_threads", "processes")},
         "seconds": {phase: [sample.seconds[phase] for sample in samples] for phase in last.seconds},
         "median_seconds": {
             phase: statistics.median(sample.seconds[phase] for sample in samples)
@@ -173,19 +182,19 @@ class Timing:
         return summarize_timing(list(self.models), labels, self.clients, documents)
 
     def _parameters(self, model: str, preset: _Preset, seed: int) -> dict[str, Any]:
-        common = {"model": model, "clients": self.clients, "bits": 8}
-        return {
-            "model": model,
-            "seed": seed,
-            "repeat": preset.repeat,
-            "methods": {
-                key: {
-                    "fields": {**common, **fields},
-                    "share": preset.batchcrypt_share if fields["method"] == "batchcrypt" else 1.0,
-                }
-                for key, (_, fields) in self.methods.items()
-            },
-        }
+        common = {"model": model, "clients": self.clients, "bits": 8, "threads": 1}
+        count = cpus()
+        methods = {}
+        for key, (_, fields) in self.methods.items():
+            paillier = fields["method"] == "batchcrypt"
+            full = {**common, **({"processes": count} if paillier else {}), **fields}
+            methods[key] = {
+                "fields": full,
+                "share": preset.batchcrypt_share if paillier else 1.0,
+                "native_threads": count if key == ALL_CPUS else 1,
+                "processes": full.get("processes", 1),
+            }
+        return {"model": model, "seed": seed, "repeat": preset.repeat, "methods": methods}
 
 
 TIMING = Timing(models=_MODELS, methods=METHODS, presets=_PRESETS)

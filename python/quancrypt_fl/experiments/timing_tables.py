@@ -11,7 +11,10 @@ from quancrypt_fl.experiments.published import RUN_TIMES
 from quancrypt_fl.experiments.summary import check
 from quancrypt_fl.experiments.units import duration, factor, size
 
-__all__ = ["summarize_timing"]
+__all__ = ["ALL_CPUS", "summarize_timing"]
+
+ALL_CPUS = "quancrypt-all"
+"""Key of ours with a thread for each CPU: informative, nothing is required of it."""
 
 _OURS, _BATCHCRYPT, _TENSEAL = "quancrypt", "batchcrypt", "tenseal-paper"
 _PHASES = {"protect": "encrypt", "unprotect": "decrypt", "add": "add"}
@@ -63,7 +66,14 @@ def summarize_timing(
         if rounds:
             tables.append(_round_table(model, clients, rounds))
         checks.append(_protection_check(model, clients, rounds))
-        rows += [{"arm": f"rounds-{model}-{kind}", **_round(run)} for kind, run in rounds.items()]
+        rows += [
+            {
+                "arm": f"rounds-{model}-{kind}",
+                **_round(run),
+                "client_protection_to_training": _client_share(run, clients),
+            }
+            for kind, run in rounds.items()
+        ]
     first = documents.get(f"update-{models[0]}")
     if first and _BATCHCRYPT in first["results"]["methods"]:
         tables.append(_published_table(models[0], first["results"], documents))
@@ -77,9 +87,9 @@ def summarize_timing(
     }
 
 
-def _ratio(results: Mapping[str, Any], key: str, phase: str) -> float:
+def _ratio(results: Mapping[str, Any], key: str, phase: str, ours_key: str = _OURS) -> float:
     """Median of paired ratios to ours."""
-    ours = results["methods"][_OURS]["seconds"][phase]
+    ours = results["methods"][ours_key]["seconds"][phase]
     theirs = results["methods"][key]["seconds"][phase]
     return float(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)))
 
@@ -98,6 +108,8 @@ def _rows(
             "model": model,
             "method": labels[key],
             "share": entry["share"],
+            "native_threads": entry["native_threads"],
+            "processes": entry["processes"],
             "median_seconds": entry["median_seconds"],
             "ratio_to_ours": {phase: _ratio(results, key, phase) for phase in _PHASES},
             "upload": entry["upload"],
@@ -238,6 +250,7 @@ def _round_table(
                 duration(seconds["aggregate"]),
                 duration(seconds["unprotect"]),
                 "–" if share is None else f"{share:.2%}",
+                f"{_client_share(run, clients):.2%}",
                 duration(seconds["evaluate"]),
             ]
         )
@@ -249,6 +262,7 @@ def _round_table(
         "aggregate",
         "unprotect",
         "protection / vanilla round",
+        "protection / training, one client",
         "test-set pass",
     ]
     title = f"One round of {model}, {clients} clients (medians of rounds after the first):"
@@ -262,6 +276,16 @@ def _share(rounds: Mapping[str, Mapping[str, Any]], kind: str) -> float | None:
     vanilla, own = _round(rounds["vanilla"]), _round(rounds[kind])
     whole = sum(vanilla[phase] for phase in ("train", "protect", "aggregate", "unprotect"))
     return (own["protect"] + own["aggregate"] + own["unprotect"]) / whole
+
+
+def _client_share(run: Mapping[str, Any], clients: int) -> float:
+    """What one client waits for beside its training, as a share of it, were all to train at once.
+
+    It protects its own update; the server adds those of all clients; it opens the sum.
+    """
+    seconds = _round(run)
+    protection = seconds["protect"] / clients + seconds["aggregate"] + seconds["unprotect"]
+    return protection / (seconds["train"] / clients)
 
 
 def _protection_check(
@@ -306,12 +330,20 @@ def _notes(documents: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]
         "Encrypt is prepare, clip, quantize, encrypt and serialize; decrypt is parse, decrypt, "
         "dequantize and apply; add is parse and add one upload. All methods take turns on the same "
         "update; seconds are medians, ratios medians of paired ratios to QuanCrypt-FL.",
+        "QuanCrypt-FL computes with one thread, and so does TenSEAL; BatchCrypt has a process for "
+        "each CPU. All requirements are judged by that one thread. The row of all CPUs is the same "
+        "with a thread for each of them, for information.",
         "The opened sum is compared with the update before a time counts.",
         "Inference compares a dense test-set pass with one of a model half of whose weights are "
         "zero: unstructured zeros make a dense pass no faster.",
         "Training itself is the same computation for all methods, so there is no ratio of ours.",
+        "In a simulation clients train one after another, and a round holds the training of all of "
+        "them. Protection / training, one client, for information, is what a client waits for "
+        "where all train at once: its own protect, aggregate of all, and unprotect, over its own "
+        "training. In whole rounds QuanCrypt-FL computes with all CPUs, and training with two.",
     ]
     for id_, document in documents.items():
+        notes += _all_cpus_notes(id_, document.get("results", {}), labels)
         missing = document.get("results", {}).get("missing", {})
         notes += [f"{labels[key]} in `{id_}`: {reason}" for key, reason in missing.items()]
         shares = {
@@ -325,3 +357,18 @@ def _notes(documents: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]
                 "extrapolated by the number of values; `--scale standard` measures all of them."
             )
     return notes
+
+
+def _all_cpus_notes(id_: str, results: Mapping[str, Any], labels: Mapping[str, str]) -> list[str]:
+    """The ratio to BatchCrypt where both have all CPUs."""
+    methods = results.get("methods", {})
+    if not {ALL_CPUS, _BATCHCRYPT} <= set(methods):
+        return []
+    encrypt, decrypt = (
+        factor(_ratio(results, _BATCHCRYPT, phase, ALL_CPUS)) for phase in ("protect", "unprotect")
+    )
+    threads, processes = methods[ALL_CPUS]["native_threads"], methods[_BATCHCRYPT]["processes"]
+    return [
+        f"{labels[_BATCHCRYPT]} in `{id_}`, threads of ours and processes: {threads} and "
+        f"{processes}; encrypt {encrypt}, decrypt {decrypt}."
+    ]

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from quancrypt_fl.export.exporting import ExportOptions, export_run
-from quancrypt_fl.export.file import load_exported
+from quancrypt_fl.export.loading import load_exported
 
 __all__ = ["ExportOptions", "export_run", "load_exported"]

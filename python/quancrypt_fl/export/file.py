@@ -13,38 +13,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from quancrypt_fl.errors import CheckpointError, FederatedError
-from quancrypt_fl.export.integers import dequantize_weights, quantize_weights
-from quancrypt_fl.export.kernels import int8_model
-from quancrypt_fl.export.structured import resize
-from quancrypt_fl.export.trained import fill
-from quancrypt_fl.models import build_model
-from quancrypt_fl.training import memory_format
+from quancrypt_fl.export.integers import (
+    LARGEST_BITS,
+    SMALLEST_BITS,
+    quantize_weights,
+)
+from quancrypt_fl.models import MODELS
 
 __all__ = [
     "FLOAT_BITS",
+    "FORMAT",
     "QUANTIZED_FROM_DIMENSIONS",
+    "RANGES",
+    "SCALE",
+    "SHOWN",
+    "VERSION",
     "Header",
     "exported_bytes",
-    "load_exported",
-    "read_header",
 ]
 
 FLOAT_BITS = 32
-_FORMAT, _VERSION = "quancrypt-export", "1"
-_RANGES = "quancrypt.activation_ranges"
-_SCALE = ".scale"
+FORMAT, VERSION = "quancrypt-export", "1"
+RANGES = "quancrypt.activation_ranges"
+SCALE = ".scale"
 QUANTIZED_FROM_DIMENSIONS = 2
+_MOST_CLASSES = 100_000
+_LARGEST_SIDE = 10_000  # pixels, and channels
+_SCALES, _PRUNING = ("channel", "tensor", "none"), ("unstructured", "structured", "none")
+SHOWN = 80  # characters of a wrong value
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Header:
     def metadata(self) -> dict[str, str]:
         """As strings."""
         return {
-            "format": _FORMAT,
-            "version": _VERSION,
+            "format": FORMAT,
+            "version": VERSION,
             "model": self.model,
             "dataset": self.dataset,
             "classes": str(self.classes),
@@ -77,18 +80,45 @@ class Header:
 
     @classmethod
     def parse(cls, metadata: Mapping[str, str]) -> Header:
-        """From strings; KeyError or ValueError where one is missing or wrong."""
-        channels, height, width = map(int, metadata["image_shape"].split(","))
-        return cls(
-            metadata["model"],
-            metadata["dataset"],
-            int(metadata["classes"]),
-            (channels, height, width),
-            int(metadata["bits"]),
-            metadata["scales"],
-            metadata["pruning"],
-            float(metadata["rate"]),
+        """From strings; KeyError or ValueError where one is missing or not allowed."""
+        image_shape = tuple(
+            _whole("image_shape", side, 1, _LARGEST_SIDE)
+            for side in metadata["image_shape"].split(",", 3)
         )
+        if len(image_shape) != 3:
+            raise ValueError("image_shape is not channels,height,width")
+        bits = _whole("bits", metadata["bits"], SMALLEST_BITS, FLOAT_BITS)
+        if LARGEST_BITS < bits < FLOAT_BITS:
+            raise ValueError(f"bits = {bits}; allowed: {SMALLEST_BITS} to {LARGEST_BITS}, and 32")
+        scales = _one_of("scales", metadata["scales"], _SCALES)
+        if (scales == "none") != (bits == FLOAT_BITS):
+            raise ValueError(f"scales = {scales!r} with {bits} bits")
+        rate = float(metadata["rate"])
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate = {rate}; allowed: [0, 1)")
+        return cls(
+            _one_of("model", metadata["model"], tuple(MODELS)),
+            metadata["dataset"],
+            _whole("classes", metadata["classes"], 1, _MOST_CLASSES),
+            image_shape,
+            bits,
+            scales,
+            _one_of("pruning", metadata["pruning"], _PRUNING),
+            rate,
+        )
+
+
+def _whole(name: str, text: str, low: int, high: int) -> int:
+    value = int(text)
+    if not low <= value <= high:
+        raise ValueError(f"{name} = {text[:SHOWN]}; allowed: {low} to {high}")
+    return value
+
+
+def _one_of(name: str, text: str, allowed: tuple[str, ...]) -> str:
+    if text not in allowed:
+        raise ValueError(f"{name} = {text[:SHOWN]!r}; allowed: {', '.join(allowed)}")
+    return text
 
 
 def exported_bytes(
@@ -104,87 +134,9 @@ def exported_bytes(
         if header.bits == FLOAT_BITS or array.ndim < QUANTIZED_FROM_DIMENSIONS:
             tensors[name] = array
         else:
-            tensors[name], tensors[name + _SCALE] = quantize_weights(
+            tensors[name], tensors[name + SCALE] = quantize_weights(
                 array, header.bits, per_channel=header.scales == "channel"
             )
     if ranges is not None:
-        tensors[_RANGES] = ranges
+        tensors[RANGES] = ranges
     return save(tensors, metadata=header.metadata())
-
-
-def read_header(path: Path) -> Header:
-    """The metadata of an exported file.
-
-    Raises
-    ------
-    CheckpointError
-        If it is absent, or not an exported file of this version.
-    """
-    return _read(path)[0]
-
-
-def load_exported(path: Path, *, int8_kernels: bool = False) -> nn.Module:
-    """Load an exported model, ready for inference on the CPU.
-
-    Parameters
-    ----------
-    path
-        A file of ``quancrypt export``.
-    int8_kernels
-        Compute in int8, three to four times as fast as in float32 on x86; needs a calibrated file
-        (``--data-dir``). Otherwise weights become float32, and the model takes ordinary torch
-        operations, devices and further training.
-
-    Returns
-    -------
-    nn.Module
-        Maps float32 images (batch, channels, height, width), normalised as in training, to
-        (batch, classes) scores.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is absent, damaged, not an exported one, or not calibrated.
-    """
-    header, tensors = _read(path)
-    try:
-        ranges = tensors.pop(_RANGES, None)
-        weights = {
-            name: dequantize_weights(tensor, tensors[name + _SCALE])
-            if tensor.dtype == np.int8
-            else tensor
-            for name, tensor in tensors.items()
-            if not name.endswith(_SCALE)
-        }
-        with torch.random.fork_rng(devices=[]):
-            model = build_model(header.model, header.image_shape, header.classes)
-        resize(model, {name: tuple(tensor.shape) for name, tensor in weights.items()})
-        fill(model, weights)
-    except (KeyError, ValueError, FederatedError) as error:
-        raise CheckpointError(f"{path}: not an exported model ({error})") from error
-    model.eval()
-    if not int8_kernels:
-        return model.to(memory_format=memory_format(model))  # type: ignore[call-overload,no-any-return]
-    if ranges is None:
-        raise CheckpointError(
-            f"{path}: was exported without images to calibrate with, which int8 kernels need"
-        )
-    return int8_model(model, header.image_shape, ranges)
-
-
-def _read(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
-    try:
-        path.open("rb").close()  # its errors say what is wrong
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
-                raise CheckpointError(
-                    f"{path}: not an exported model of version {_VERSION} (format "
-                    f"{metadata.get('format')!r}, version {metadata.get('version')!r})"
-                )
-            header = Header.parse(metadata)
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not an exported model ({error})") from error

@@ -82,11 +82,14 @@ def int8_model(model: nn.Module, image_shape: tuple[int, int, int], ranges: Any)
     ranges = np.asarray(ranges, dtype=np.float32)
     prepared = _prepared(model, torch.zeros(1, *image_shape))
     observers = _observers(prepared)
-    if ranges.shape != (len(observers), 2) or not np.isfinite(ranges).all():
+    wanted = (len(observers), 2)
+    if ranges.shape != wanted or not (ranges[:, 0] <= ranges[:, 1]).all():
         raise MethodError(
-            f"ranges of activations have shape {ranges.shape}; the model's are finite and have "
-            f"shape {(len(observers), 2)}"
+            f"ranges of activations have shape {ranges.shape}; the model's go up, and have shape "
+            f"{wanted}"
         )
+    if not np.isfinite(ranges).all():
+        raise MethodError("ranges of activations hold infinity")
     for observer, (low, high) in zip(observers, ranges.tolist(), strict=True):
         observer.min_val, observer.max_val = torch.tensor(low), torch.tensor(high)
     with _torch_ao():

@@ -1,7 +1,8 @@
 """Whole passes over a test set, in turn with passes of the original model.
 
 A variant's speed-up is the median of paired ratios: original, variant, original, variant, ... What
-else runs on the machine slows both halves of a pair alike.
+else runs on the machine slows both halves of a pair alike. Where pairs disagree nevertheless, or
+are too few, no speed-up is claimed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from quancrypt_fl.training import evaluate_model, memory_format
 
 __all__ = ["compare", "in_layout", "sizes", "verdict", "with_sparse_layers"]
 
-_NOTICEABLE, _MOST_PAIRS = 1.05, 0.75
+_NOTICEABLE = 1.05
+_FEWEST_PAIRS = 3
+_WIDEST_SPREAD = 1.5  # largest ratio by the smallest
 
 
 def compare(
@@ -32,44 +35,60 @@ def compare(
     Returns
     -------
     dict
-        By variant, and for ``"original"``: ``accuracy``, ``seconds`` (median), ``speedup`` (median
-        of the original's time by the variant's), ``speedup_min``, ``speedup_max``, and
-        ``faster_pairs``: the share of pairs in which the variant took less time.
+        By variant, and for ``"original"``: ``accuracy``, ``seconds`` (median), ``pairs``,
+        ``speedup`` (median of the original's time by the variant's), ``speedup_min``,
+        ``speedup_max``, ``faster_pairs``: the share of pairs in which the variant took less time,
+        and ``original_seconds``: the median of the original in these pairs. The original's own
+        ``seconds`` are the median over the pairs of all variants.
     """
-    accuracy = evaluate_model(original, test).accuracy
-    base = [_seconds(original, test) for _ in range(repeat)]
-    rows = {
+    accuracy = evaluate_model(original, test).accuracy  # also warms up
+    rows: dict[str, dict[str, float]] = {
         "original": {
             "accuracy": accuracy,
-            "seconds": statistics.median(base),
             "speedup": 1.0,
             "speedup_min": 1.0,
             "speedup_max": 1.0,
             "faster_pairs": 0.0,
         }
     }
+    base: list[float] = []
     for name, variant in variants.items():
         accuracy = evaluate_model(variant, test).accuracy  # also warms up
         pairs = [(_seconds(original, test), _seconds(variant, test)) for _ in range(repeat)]
         ratios = [before / after for before, after in pairs]
+        base += [before for before, _ in pairs]
         rows[name] = {
             "accuracy": accuracy,
             "seconds": statistics.median(after for _, after in pairs),
+            "original_seconds": statistics.median(before for before, _ in pairs),
+            "pairs": repeat,
             "speedup": statistics.median(ratios),
             "speedup_min": min(ratios),
             "speedup_max": max(ratios),
             "faster_pairs": sum(ratio > 1 for ratio in ratios) / repeat,
         }
+    seconds = statistics.median(base)
+    rows["original"] |= {"seconds": seconds, "original_seconds": seconds, "pairs": len(base)}
     return rows
 
 
 def verdict(row: Mapping[str, float]) -> str:
-    """In words: faster or slower by 5 % or more, in three pairs of four; or neither."""
-    if row["speedup"] >= _NOTICEABLE and row["faster_pairs"] >= _MOST_PAIRS:
+    """In words: faster or slower by 5 % or more, in all pairs; neither; or not reliable.
+
+    Not reliable are fewer than three pairs, ratios of which the largest is more than 1.5 times the
+    smallest, and a median of 5 % or more on one side of 1 with a pair on the other.
+    """
+    pairs, low, high = row["pairs"], row["speedup_min"], row["speedup_max"]
+    if pairs < _FEWEST_PAIRS:
+        return f"not reliable ({pairs:.0f} of at least {_FEWEST_PAIRS} pairs)"
+    differs = not 1 / _NOTICEABLE < row["speedup"] < _NOTICEABLE
+    if high > _WIDEST_SPREAD * low or (differs and low <= 1 <= high):
+        return f"not reliable (spread {low:.2f} to {high:.2f})"
+    if not differs:
+        return "no gain"
+    if row["speedup"] > 1:
         return f"faster: {row['speedup']:.2f} x"
-    if row["speedup"] <= 1 / _NOTICEABLE and row["faster_pairs"] <= 1 - _MOST_PAIRS:
-        return f"slower: {1 / row['speedup']:.2f} x the time"
-    return "no gain"
+    return f"slower: {1 / row['speedup']:.2f} x the time"
 
 
 def in_layout(model: nn.Module) -> nn.Module:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from quancrypt_fl.config import QuanCryptConfig, describe_errors
 from quancrypt_fl.errors import CheckpointError
 from quancrypt_fl.models import build_model
 
-__all__ = ["TrainedRun", "fill", "read_run"]
+__all__ = ["TrainedRun", "check_shapes", "fill", "read_run"]
+
+_RUNNING_VARIANCE = ".running_var"
 
 _IMAGES: dict[str, tuple[tuple[int, int, int], int]] = {
     "digits": ((1, 8, 8), 10),
@@ -62,14 +66,16 @@ class TrainedRun:
 
 
 def read_run(folder: Path) -> TrainedRun:
-    """Read ``results.json`` and the weights that ``checkpoints/state.json`` names.
+    """Read ``results.json`` and ``model.safetensors``, the weights of the result.
 
-    Where the run watched for its best model (``patience``), these are the best ones.
+    Where the run watched for its best model (``patience``), these are the best ones. A folder
+    without ``model.safetensors`` has the weights that ``checkpoints/state.json`` names: the best
+    ones, otherwise the last.
 
     Raises
     ------
     CheckpointError
-        If a file is absent, damaged, or not of a run.
+        If a file is absent, damaged, or not of a run, or the weights are another model's.
     """
     results = _json(folder / "results.json")
     try:
@@ -80,32 +86,69 @@ def read_run(folder: Path) -> TrainedRun:
         ) from error
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'results.json'}: not of a run: no {error}") from error
-    weights = _weights(folder / "checkpoints")
     image_shape, classes = _IMAGES[config.dataset]
+    source, weights = _weights(folder)
+    try:
+        with torch.device("meta"):
+            model = build_model(config.model, image_shape, classes)
+        check_shapes(model, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{source}: not weights of {config.model} for {config.dataset}, the run's model "
+            f"({error})"
+        ) from error
     return TrainedRun(config, weights, image_shape, classes)
 
 
 def fill(model: nn.Module, weights: dict[str, NDArray[np.float32]]) -> None:
     """Copy weights into a model.
 
+    Variances of batch norms below 0, which an average of noisy or quantized updates can have,
+    become 0: their square root would be NaN.
+
+    Raises
+    ------
+    CheckpointError
+        See :func:`check_shapes`.
+    """
+    check_shapes(model, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+    with torch.no_grad():
+        for name, tensor in _floating_point(model).items():
+            tensor.copy_(torch.tensor(weights[name]))
+            if name.endswith(_RUNNING_VARIANCE):
+                tensor.clamp_(min=0)
+
+
+def check_shapes(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare shapes of weights with a model's, which may be on torch's ``meta`` device.
+
     Raises
     ------
     CheckpointError
         Naming the first tensor that is missing, not known to the model, or of another shape.
     """
-    state: dict[str, torch.Tensor] = model.state_dict()
-    wanted = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-    for name in [*wanted, *weights]:
-        given = tuple(weights[name].shape) if name in weights else "absent"
+    wanted = _floating_point(model)
+    for name in [*wanted, *shapes]:
+        given = shapes.get(name, "absent")
         expected = tuple(wanted[name].shape) if name in wanted else "absent"
         if given != expected:
             raise CheckpointError(f"tensor {name!r} is {given}, the model's is {expected}")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(torch.tensor(weights[name]))
 
 
-def _weights(folder: Path) -> dict[str, NDArray[np.float32]]:
+def _floating_point(model: nn.Module) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = model.state_dict()
+    return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+
+
+def _weights(folder: Path) -> tuple[Path, dict[str, NDArray[np.float32]]]:
+    """The file that holds a run's weights, and its tensors."""
+    path = folder / "model.safetensors"
+    if os.path.lexists(path):
+        return path, _tensors(path, _content(path))
+    return _checkpoint(folder / "checkpoints")
+
+
+def _checkpoint(folder: Path) -> tuple[Path, dict[str, NDArray[np.float32]]]:
     state = folder / "state.json"
     try:
         document = _json(state)
@@ -113,16 +156,28 @@ def _weights(folder: Path) -> dict[str, NDArray[np.float32]]:
         path, digest = folder / Path(entry["file"]).name, entry["sha256"]
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{state}: not a checkpoint: no {error}") from error
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    data = _content(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{path}: damaged (its SHA-256 is not the one in {state.name})")
+    return path, _tensors(path, data)
+
+
+def _content(path: Path) -> bytes:
     try:
-        return load(data)
-    except SafetensorError as error:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, NDArray[np.float32]]:
+    try:
+        tensors = load(data)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32:
+            raise CheckpointError(f"{path}: tensor {name!r} is {tensor.dtype}, not float32")
+    return tensors
 
 
 def _json(path: Path) -> dict[str, Any]:

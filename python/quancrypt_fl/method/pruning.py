@@ -112,8 +112,9 @@ def keep_all(shape: tuple[int, ...]) -> Mask:
 def prune_smallest(tensor: NDArray[np.float32], rate: float, t: int) -> Mask:
     """Mask of ``tensor`` in round ``t`` at pruning rate ``rate``.
 
-    Exactly ``floor(rate * size)`` coordinates are pruned: those of the smallest magnitude among the
-    ones that are not exempt, the first in memory order where magnitudes are equal. The choice
+    Exactly ``floor(rate * size)`` coordinates are pruned, or all that are not exempt if they are
+    fewer (rates within ``1 / size`` of 1): those of the smallest magnitude among the ones that are
+    not exempt, the first in memory order where magnitudes are equal. The choice
     depends on values alone (a partial sort would break ties differently from one CPU to the next),
     so all clients agree on it.
     """
@@ -122,6 +123,9 @@ def prune_smallest(tensor: NDArray[np.float32], rate: float, t: int) -> Mask:
         return keep_all(tensor.shape)
     turns = max(2, math.ceil(1 / (1 - rate) - 1e-9))
     exempt = (np.arange(tensor.size) + t) % turns == 0
+    count = min(count, tensor.size - int(np.count_nonzero(exempt)))
+    if count == 0:
+        return keep_all(tensor.shape)
     magnitude = np.abs(tensor).ravel()
     pruned, threshold = _smallest(magnitude, ~exempt, count)
     gain = np.where(exempt & (magnitude <= threshold), np.float32(turns), np.float32(1))

@@ -114,4 +114,6 @@ def _part(name: str, value: str) -> str:
             return words
         case "no":
             return f"no {words}"
-    return f"{value} {words}" if name in ("clients", "bits", "rounds") else f"{words} {value}"
+    if name not in ("clients", "bits", "rounds"):
+        return f"{words} {value}"
+    return f"{value} {words.removesuffix('s') if value == '1' else words}"

@@ -85,7 +85,7 @@ def overview_grid(runs: Sequence[Run], links: Sequence[str]) -> Grid:
                 Cell(f"{len(run.rounds):,}"),
                 Cell(percent(run.final_accuracy), look="best" if top else ""),
                 Cell(f"{percent(run.best.test_accuracy)} ({run.best.number})"),
-                *cells(size(uploaded), ratio(run.ratio(uploaded))),
+                *cells(size(uploaded), ratio(run.upload_ratio)),
                 *cells(size(run.downloaded), ratio(run.ratio(run.downloaded))),
                 *(Cell(seconds(spent.get(phase))) for phase in phases),
             )

@@ -24,6 +24,7 @@ from quancrypt_fl.report.grids import (
 from quancrypt_fl.report.pictures import accuracy_charts, time_charts, traffic_charts
 from quancrypt_fl.report.reading import Findings
 from quancrypt_fl.report.runs import Run
+from quancrypt_fl.report.values import shorten
 
 __all__ = ["GENERATOR", "render_page"]
 
@@ -57,7 +58,7 @@ def render_page(found: Findings, title: str, made: date | None = None) -> str:
     style, _, _ = source.get_source(templates, "page.css")
     runs = found.runs
     view = {
-        "title": title,
+        "title": shorten(title),
         "lead": _lead(found),
         "made": (made or date.today()).isoformat(),
         "version": _version(),
@@ -122,7 +123,7 @@ def _lead(found: Findings) -> str:
         parts.append(_counted(len(found.experiments), "experiment"))
     if runs:
         groups = _counted(len(groups_of(runs)), "configuration")
-        parts.append(f"{len(runs)} runs of {groups}")
+        parts.append(f"{_counted(len(runs), 'run')} of {groups}")
         parts.append(_few(sorted({run.dataset for run in runs})))
         parts.append(_few(sorted({run.model for run in runs})))
     return " · ".join(parts)
@@ -167,7 +168,7 @@ def _tiles(runs: Sequence[Run], groups: Sequence[Group]) -> list[dict[str, str]]
         }
     ]
     encrypted = [run for run in runs if run.receipt.level in ("good", "warning")]
-    known = [(share, run) for run in encrypted if (share := run.ratio(run.uploaded[-1]))]
+    known = [(share, run) for run in encrypted if (share := run.upload_ratio)]
     if known:
         share, run = min(known, key=lambda item: item[0])
         tiles.append(

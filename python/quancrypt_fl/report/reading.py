@@ -49,11 +49,14 @@ class Findings:
         Readable summaries of experiments.
     problems
         Files that were left out.
+    files
+        Places below the folder of all files that were read, readable or not.
     """
 
     runs: list[Run] = field(default_factory=list)
     experiments: list[Experiment] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
 
 def collect(folder: Path) -> Findings:
@@ -77,6 +80,7 @@ def collect(folder: Path) -> Findings:
                 Problem(shorten(str(place)), f"more than {MAX_RUNS} files, this is next")
             )
             break
+        found.files.append(place)
         name = place.parent.as_posix() if place.parent.parts else folder.resolve().name
         try:
             document = read_json(folder / place)

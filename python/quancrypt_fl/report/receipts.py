@@ -21,6 +21,7 @@ _TEXTS = (
     ("The server sees", "server_sees"),
     ("How it is known", "how_known"),
 )
+_LEAST_SECURITY = 112  # bits; less is no longer accepted (NIST SP 800-57)
 _LONG = 600  # characters of a sentence
 
 
@@ -31,8 +32,9 @@ class Receipt:
     Attributes
     ----------
     level
-        ``good``: encrypted, and the summing side held no key; ``warning``: encrypted, but a key was
-        there or nothing is said about it; ``plain``: not encrypted; ``unknown``: no receipt.
+        ``good``: encrypted at 112 bits of security or more, and the summing side held no key;
+        ``warning``: encrypted, but one of the two does not hold or is not said; ``plain``: not
+        encrypted; ``unknown``: no receipt.
     verdict
         One sentence.
     short
@@ -58,6 +60,17 @@ def parse_receipt(receipt: Mapping[str, Any]) -> Receipt:
     if protected is not True:
         return Receipt("unknown", "The file does not say.", "not stated", facts)
     held = receipt.get("aggregator_held_secret_key")
+    security = receipt.get("security_bits")
+    known = security if isinstance(security, int) and _is_int(security) else None
+    if held is not True and known is None:
+        verdict = "Encrypted; the file does not say at how many bits of security."
+        return Receipt("warning", verdict, "encrypted, security not stated", facts)
+    if held is not True and known is not None and known < _LEAST_SECURITY:
+        verdict = (
+            f"Encrypted, but with {known} bits of security: {_LEAST_SECURITY} are the least "
+            "that counts as protection."
+        )
+        return Receipt("warning", verdict, "encrypted, too weakly", facts)
     if held is False:
         verdict = "Encrypted; the summing side held no secret key."
         return Receipt("good", verdict, "encrypted", facts)
@@ -128,7 +141,8 @@ def _uploads(rounds: Any) -> str:
     if not all(_is_int(last.get(name)) for name in names):
         return ""
     uploads, ciphertexts, size = (last[name] for name in names)
-    return f"{uploads:,} in the last round, of {ciphertexts:,} ciphertexts and {size:,} bytes each"
+    noun = "ciphertext" if ciphertexts == 1 else "ciphertexts"
+    return f"{uploads:,} in the last round, of {ciphertexts:,} {noun} and {size:,} bytes each"
 
 
 def _is_int(value: Any) -> bool:

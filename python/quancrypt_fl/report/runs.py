@@ -121,6 +121,14 @@ class Run:
             "protection": self.receipt.level,
         }
 
+    @property
+    def upload_ratio(self) -> float | None:
+        """Bytes uploaded in a round in which updates arrived, beside one float32 update."""
+        sizes = [item.upload for item in self.rounds if item.upload and item.participants != 0]
+        return (
+            sum(sizes) / (self.float32_bytes * len(sizes)) if self.float32_bytes and sizes else None
+        )
+
     def ratio(self, size: int) -> float | None:
         """``size`` bytes beside one float32 update per round."""
         return size / (self.float32_bytes * len(self.rounds)) if self.float32_bytes else None

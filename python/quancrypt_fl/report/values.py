@@ -31,11 +31,16 @@ class UntrustedError(ValueError):
 
 
 def shorten(value: object, limit: int = _LONGEST) -> str:
-    """``value`` as text that can be encoded, cut off after ``limit`` characters."""
+    r"""``value`` as text that can be encoded and shown, cut off after ``limit`` characters.
+
+    Control characters, line ends and marks that change the direction of text are escaped, as in
+    ``\x1b``: they would make a name look like another one.
+    """
     shown = value if isinstance(value, str) else repr(value)
     # Lone surrogates, from names of files or from JSON escapes, are no text that can be written.
     shown = shown[: limit + 1].encode("utf-8", "replace").decode()
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 def section(document: Any, key: str, place: str = "", *, required: bool = True) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from quancrypt_fl.baselines.batchcrypt.daciq import clips_from_ranges, layer_ranges
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.fedavg import Clips, FedAvg
 from quancrypt_fl.method.roles import NOTHING_TO_SUM, GlobalState, Sealed, Tensors, Update
+from quancrypt_fl.method.uploads import parsed
 
 __all__ = ["BatchCryptMethod", "RangeReporter", "RangeSummer"]
 
@@ -81,10 +81,7 @@ class RangeSummer:
     def add(self, data: bytes, weight: int) -> None:
         """Parse one report; ``weight`` plays no part."""
         del weight
-        try:
-            self._reports.append(load(data))
-        except SafetensorError as error:
-            raise MethodError(f"a report of ranges is damaged: {error}") from error
+        self._reports.append(parsed(data, np.float32))
 
     def result(self) -> bytes:
         """The clip bounds from all reports since the last call."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -30,7 +31,8 @@ MIN_KEY_BITS, MAX_KEY_BITS = 128, 16384
 
 _ENCRYPT, _DECRYPT = b"E", b"D"
 _COUNT_BYTES = 4
-_CHUNK = 32  # integers per request: a third of a second at 2048 bits
+_MAX_CHUNK = 32  # integers per request: a third of a second at 2048 bits
+_CHUNKS = 4  # requests per process, at least: none waits for the last one of another for long
 _PATIENCE = 5.0  # seconds for a child to leave once its stdin has ended
 
 
@@ -161,7 +163,8 @@ class Pool:
         """
         width = self._secret.public.width
         given, answered = (width, 2 * width) if kind == _ENCRYPT else (2 * width, width)
-        chunks = [numbers[at : at + _CHUNK] for at in range(0, len(numbers), _CHUNK)]
+        size = _chunk_size(len(numbers), self.processes)
+        chunks = [numbers[at : at + size] for at in range(0, len(numbers), size)]
         left: SimpleQueue[int] = SimpleQueue()
         for index in range(len(chunks)):
             left.put(index)
@@ -212,6 +215,11 @@ class Pool:
                 raise
             self._children = children
         return self._children
+
+
+def _chunk_size(count: int, processes: int) -> int:
+    """Integers per request: few of them are shared out evenly too, so that time grows with them."""
+    return max(1, min(_MAX_CHUNK, math.ceil(count / (_CHUNKS * processes))))
 
 
 def _child() -> subprocess.Popen[bytes]:

@@ -108,6 +108,9 @@ class Wire:
         ]
         if self.public is not None and not all(0 < c < self.public.n**2 for c in integers):
             raise MethodError("a ciphertext is not in [1, n^2)")
+        bits = self.lanes.lane_bits * self.lanes.count
+        if self.public is None and any(number.bit_length() > bits for number in integers):
+            raise MethodError(f"an integer of an update exceeds its lanes of {bits} bits")
         return PackedUpdate(tensors, integers, header["weight"])
 
     def _layout(self) -> tuple[int, int, int, int]:
