@@ -8,6 +8,12 @@ TORCH ?= torch==2.13.0
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TEST_JOBS ?= 2
 
+# Folder of data sets for the experiments.
+DATA ?= data
+ACCURACIES := mnist-clients cifar10-clients
+EXPERIMENTS ?= $(ACCURACIES) timing communication ablation-bits ablation-clip ablation-pruning \
+    ablation-smoothing noniid weights-vs-differences
+
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -30,7 +36,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-cpp test-sanitize test-constant-time test-constant-time-avx512 \
+.PHONY: help venv demo experiments test test-slow test-cpp test-sanitize test-constant-time test-constant-time-avx512 \
     test-aarch64 test-old-cpu lint format wheel sdist bench clean distclean
 
 help: ## list these targets
@@ -118,6 +124,13 @@ bench: $(VENV)/.dev ## measure everything against SEAL, TenSEAL and Paillier; wr
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds \
 	    --benchmark-json build/bench/benchmarks.json
 	$(BIN)/python benchmarks/report.py docs/performance.md README.md -- build/bench/*.json
+
+# Interrupted, it goes on where it stopped. CIFAR-100 is left out: name it where its files are.
+experiments: $(VENV)/.dev ## every experiment at quick scale, about two hours; fills docs/experiments.md and README
+	for name in $(EXPERIMENTS); do \
+	    $(BIN)/quancrypt experiment $$name --data-dir $(DATA) --out runs/experiments/$$name; done
+	$(BIN)/python -m quancrypt_fl.experiments.docs $(EXPERIMENTS:%=runs/experiments/%) docs/experiments.md
+	$(BIN)/python -m quancrypt_fl.experiments.docs $(ACCURACIES:%=runs/experiments/%) README.md
 
 clean: ## remove what was built here; .venv, runs and the cache of SEAL stay
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
