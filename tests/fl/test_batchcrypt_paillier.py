@@ -178,6 +178,9 @@ def test_a_start_that_is_interrupted_leaves_nothing(
 
 
 PROGRAM = """
+    import signal
+    # What runs the tests may ignore SIGINT, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from quancrypt_fl.baselines.batchcrypt.paillier import Pool, generate
     pool = Pool(generate(1024), 2)   # no __main__ guard
     pool.encrypt([1])
@@ -202,7 +205,10 @@ def test_ctrl_c_stops_everything() -> None:
     children = program.stdout.readline().split()
     time.sleep(0.3)
     os.killpg(program.pid, signal.SIGINT)
-    out, err = program.communicate(timeout=60)
+    try:
+        out, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert (out, err, program.returncode) == ("interrupted 0\n", "", 0)
     assert len(children) == 2
     assert not any(alive(child) for child in children)
