@@ -18,6 +18,7 @@ from quancrypt_fl.report.values import (
     entries,
     number,
     optional_number,
+    require_schema,
     section,
     shorten,
     text,
@@ -61,9 +62,7 @@ def parse_experiment(document: Any, place: str, index: int) -> Experiment:
     UntrustedError
         At the first value that is missing or not what it should be.
     """
-    schema = count(document, "schema")
-    if schema != SCHEMA:
-        raise UntrustedError(f"schema {schema}; this version reads schema {SCHEMA}")
+    require_schema(document, SCHEMA)
     name = f"experiment-{index}"
     summary = section(document, "summary")
     tables = list(_tables(summary, name))

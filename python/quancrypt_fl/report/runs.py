@@ -16,6 +16,7 @@ from quancrypt_fl.report.values import (
     number,
     optional_count,
     optional_number,
+    require_schema,
     section,
     shorten,
     text,
@@ -142,9 +143,7 @@ def parse_run(document: Any, name: str) -> Run:
     UntrustedError
         At the first value that is missing or not what it should be.
     """
-    schema = count(document, "schema")
-    if schema != SCHEMA:
-        raise UntrustedError(f"schema {schema}; this version reads schema {SCHEMA}")
+    require_schema(document, SCHEMA)
     rounds = tuple(
         _round(entry, f"rounds[{i}].")
         for i, entry in enumerate(entries(document, "rounds", largest=MAX_ROUNDS))

@@ -17,6 +17,7 @@ __all__ = [
     "number",
     "optional_count",
     "optional_number",
+    "require_schema",
     "section",
     "shorten",
     "text",
@@ -122,3 +123,10 @@ def _get(document: Any, key: str, place: str, *, required: bool = True) -> Any:
     if required and document.get(key) is None:
         raise UntrustedError(f"{place}{key} is missing")
     return document.get(key)
+
+
+def require_schema(document: Any, expected: int) -> None:
+    """Refuse a document whose ``schema`` is not the one that this version reads."""
+    schema = count(document, "schema")
+    if schema != expected:
+        raise UntrustedError(f"schema {schema}; this version reads schema {expected}")
