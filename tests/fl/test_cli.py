@@ -180,7 +180,7 @@ def test_quiet_and_table(
         (["simulate", "--lr", "nan"], "lr = nan: Input should be a finite number"),
         (["simulate", "--lr", "inf"], "lr = inf: Input should be a finite number"),
         (["simulate", "--p-0", "nan"], "p_0 = nan: Input should be a finite number"),
-        (["simulate", "--nonsense"], "No such option: --nonsense"),
+        (["simulate", "--nonsense"], "No such option"),
         (["simulate", "--clients", "2000"], "use fewer clients or more data"),
         (["nonsense"], "No such command 'nonsense'"),
     ],

@@ -25,6 +25,7 @@ from quancrypt_fl.cli.plan import plan
 from quancrypt_fl.cli.report import report
 from quancrypt_fl.cli.simulate import simulate
 from quancrypt_fl.cli.text import printable
+from quancrypt_fl.cli.typer_versions import UsageException
 from quancrypt_fl.errors import FederatedError
 from quancrypt_native import QuanCryptError, __version__
 
@@ -83,7 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         status = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()
-    except typer.TyperException as error:
+    except UsageException as error:
         return _fail(error.format_message())
     except BrokenPipeError:
         # The reader of our output is gone; what is still buffered has nowhere to go at exit.
