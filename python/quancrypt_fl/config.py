@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from quancrypt_fl.errors import MethodError
+from quancrypt_fl.method.agreement import Agreement
 from quancrypt_fl.method.pruning import PruningSchedule
 
 __all__ = ["CHOICES", "DP_METHODS", "GROUPS", "QuanCryptConfig", "describe_errors"]
@@ -188,6 +189,16 @@ class QuanCryptConfig(BaseModel):
     def schedule(self) -> PruningSchedule:
         """The pruning schedule, checked even where pruning is off."""
         return PruningSchedule(self.p_0, self.p_target, self.t_eff, self.t_target)
+
+    def agreement(self) -> Agreement:
+        """What QuanCrypt-FL's clients and server have to agree on, of a resolved configuration."""
+        assert self.max_weight is not None
+        agreed = Agreement.model_fields.keys() - {"pruning", "max_weight"}
+        return Agreement(
+            pruning=self.schedule() if self.pruning else None,
+            max_weight=self.max_weight,
+            **{name: getattr(self, name) for name in agreed},
+        )
 
     def resolved(self) -> QuanCryptConfig:
         """The same configuration with defaults of None filled in (folders and limits aside)."""

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 
 import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
+from quancrypt_fl.method.quancrypt import Layout
 from quancrypt_fl.method.roles import NOTHING_TO_SUM, Sealed, Tensors
 from quancrypt_fl.method.uploads import check_alike, parsed
 from quancrypt_native import QuanCryptError
@@ -114,10 +115,23 @@ class Protector:
 
 
 class Summer:
-    """The server's side: adds ciphertexts as they arrive, with public parameters alone."""
+    """The server's side: adds ciphertexts as they arrive, with public parameters alone.
 
-    def __init__(self, params: qn.Parameters) -> None:
+    Parameters
+    ----------
+    params
+        Encryption parameters.
+    key_id, layout
+        Key and tensors that every upload must have. Without them the first upload decides, which
+        may be a stranger's.
+    """
+
+    def __init__(
+        self, params: qn.Parameters, key_id: str | None = None, layout: Layout | None = None
+    ) -> None:
         self._params = params
+        self._key_id = key_id
+        self._layout = layout
         self._sum: qn.Aggregator | None = None
 
     def add(self, data: bytes, weight: int) -> None:
@@ -135,6 +149,12 @@ class Summer:
             raise MethodError(f"an upload claims the weight {update.weight}; a fresh one has 1")
         if not update.seeded:
             raise MethodError("an upload is not seeded, as every fresh one under a secret key is")
+        if self._key_id not in (None, update.key_id):
+            raise MethodError(
+                f"an upload is under the key {update.key_id}; expected: {self._key_id}"
+            )
+        if self._layout is not None:
+            _check_layout(update, self._layout)
         total = self._sum or qn.Aggregator(self._params)
         total.add(update, weight=weight)
         self._sum = total
@@ -146,6 +166,19 @@ class Summer:
         total = self._sum.result()
         self._sum = None
         return total.to_bytes()
+
+
+def _check_layout(update: qn.EncryptedUpdate, expected: Layout) -> None:
+    found = {tensor.name: (tensor.shape, tensor.clip) for tensor in update.layout.tensors}
+    if list(found.items()) == list(expected.items()) and not update.layout.single:
+        return
+    for name, (shape, clip) in expected.items():
+        if found.get(name) != (shape, clip):
+            given = found.get(name, "no such tensor")
+            raise MethodError(
+                f"tensor {name!r} of an upload: {given}; expected shape {shape} and bound {clip}"
+            )
+    raise MethodError(f"an upload has {len(found)} tensors; expected, in order: {list(expected)}")
 
 
 class PlainIntegers:

@@ -115,7 +115,6 @@ class Trainer:
                 f"batch_size = 1 with model {model!r}: batch norm needs a variance; allowed: 2 or "
                 "more"
             )
-        self._variances = frozenset(n for n in self.buffer_names if n.endswith("running_var"))
         self._image_shape = dataset.image_shape
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
@@ -146,15 +145,6 @@ class Trainer:
         """Accuracy and loss of ``weights`` on all of ``samples``, in bounded memory."""
         self._load(weights)
         return evaluate_model(self._model, samples)
-
-    def possible(self, weights: Weights) -> Weights:
-        """``weights`` with variances that rounding or noise made negative at 0."""
-        impossible = {
-            name: np.maximum(tensor, np.float32(0))
-            for name, tensor in weights.items()
-            if name in self._variances and (tensor < 0).any()
-        }
-        return {**weights, **impossible} if impossible else weights
 
     def warm_up(self) -> None:
         """One step on made-up images: what torch does but once is not part of a round's time."""

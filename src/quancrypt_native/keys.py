@@ -4,7 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Never, Self
 
-from quancrypt_native import _core, sealing, wire
+from quancrypt_native import _core, hkdf, sealing, wire
+from quancrypt_native._validate import integer
 from quancrypt_native.errors import (
     FingerprintError,
     KeyMismatchError,
@@ -12,6 +13,8 @@ from quancrypt_native.errors import (
     SecretKeyPickleError,
 )
 from quancrypt_native.parameters import Parameters, require_parameters
+
+_SUBKEY_SALT = b"quancrypt subkey v1"  # no other use of a secret hashes it with this
 
 
 class SecretKey:
@@ -73,6 +76,42 @@ class SecretKey:
         key_id = fields.hexadecimal("key", 32)
         fields.finish()
         return cls(params, _core.SecretKey.load(params._core, secret), key_id)
+
+    def derive(self, label: bytes, length: int = 32) -> bytes:
+        """A subkey for another use, such as sealing a file for everybody who holds the secret.
+
+        All holders of the secret get the same bytes for the same label. Subkeys of different
+        labels are independent, and none of them tells anything about the secret. A shorter subkey
+        is the beginning of a longer one with the same label: use one length for each label.
+
+        Parameters
+        ----------
+        label
+            What the subkey is for; at least one byte, public. Begin it with the name of your
+            program.
+        length
+            Bytes, 1 to 8160.
+
+        Returns
+        -------
+        bytes
+            HKDF-SHA256 (RFC 5869) of the secret, with ``label`` as ``info``.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is of the wrong type or out of range.
+        """
+        if not isinstance(label, bytes):
+            raise ParameterError(f"label is a {type(label).__name__}; allowed: bytes")
+        if not label:
+            raise ParameterError("label is empty; allowed: at least one byte")
+        length = integer("length", length, 1, hkdf.MAX_BYTES)
+        secret = self._core.save()
+        try:
+            return hkdf.hkdf_sha256(secret, _SUBKEY_SALT, label, length)
+        finally:
+            secret[:] = bytes(len(secret))
 
     def __repr__(self) -> str:
         """Only the public identity."""

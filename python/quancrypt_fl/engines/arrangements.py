@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,10 +11,8 @@ from quancrypt_fl.baselines.vanilla import PlainProtector, PlainSummer
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.engines.parties import Parties, Server, Sides
 from quancrypt_fl.method.fedavg import FedAvg
-from quancrypt_fl.method.pruning import shared_masks
-from quancrypt_fl.method.quancrypt import QuanCrypt
+from quancrypt_fl.method.quancrypt import Layout
 from quancrypt_fl.method.roles import Tensors
-from quancrypt_fl.method.statistics import StatisticsCode
 from quancrypt_fl.method.weighting import Share, shares
 from quancrypt_fl.protect import SECRET_TYPES, Channel, PlainIntegerSummer
 from quancrypt_fl.seeds import generator
@@ -38,30 +37,19 @@ def _quancrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
     """One secret key among the clients for updates, one for reports; public parameters alone for
     the server.
     """
-    assert config.max_weight is not None
-    max_weight = config.max_weight
-    code = StatisticsCode(tuple(weights), config.bits, max_weight)
-    method = QuanCrypt(
-        shares=lambda counts: shares(config.weighting, counts, max_weight),
-        update=config.update,
-        smoothing=config.smoothing,
-        error_feedback=config.error_feedback,
-        statistics=code,
-        pruning=config.schedule() if config.pruning else None,
-        mask=config.mask,
-        clip_factor=config.clip_factor,
-        prune_global=config.prune_global,
-    )
-    rate = method.pruning_rate(0) if config.mask == "shared" else 0.0
-    kept = sum(mask.size for mask in shared_masks(weights, rate, t=0).values())
-    digits = code.shape[0] * code.shape[1]
+    agreement = config.agreement()
+    method = agreement.method(weights)
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
 
-    def channel(values: int) -> Channel:
+    def channel(layout: Layout) -> Channel:
         return Channel(
-            bits=config.bits, max_weight=max_weight, security=config.security, values=values
+            bits=agreement.bits,
+            max_weight=agreement.max_weight,
+            security=config.security,
+            values=sum(math.prod(shape) for shape, _ in layout.values()),
         )
 
-    updates, reports = channel(kept + digits), channel(digits)
+    updates, reports = channel(method.upload_layout(shapes, t=0)), channel(method.report_layout())
 
     def sides(client: int) -> Sides:
         def dither(t: int) -> np.random.Generator:

@@ -21,6 +21,7 @@ from quancrypt_fl.method.roles import GlobalState, Tensors
 from quancrypt_fl.method.rounds import federated_round
 from quancrypt_fl.method.spool import spooled
 from quancrypt_fl.method.stopping import EarlyStopping
+from quancrypt_fl.method.variances import possible
 from quancrypt_fl.observer import Observer
 from quancrypt_fl.protect import native_environment
 from quancrypt_fl.receipts import receipt
@@ -175,7 +176,7 @@ class Simulation:
             min_arrivals=self.config.min_arrivals,
             hold=spooled,
         )
-        self.state = replace(self.state, weights=self._trainer.possible(self.state.weights))
+        self.state = replace(self.state, weights=possible(self.state.weights))
         with meter.phase("evaluate"):
             test = self._evaluate(self.state.weights, self._test)
         if not math.isfinite(test.loss):

@@ -32,6 +32,7 @@ __all__ = [
     "Mask",
     "PruningSchedule",
     "keep_all",
+    "kept_count",
     "prune_smallest",
     "scatter",
     "select",
@@ -118,18 +119,34 @@ def prune_smallest(tensor: NDArray[np.float32], rate: float, t: int) -> Mask:
     depends on values alone (a partial sort would break ties differently from one CPU to the next),
     so all clients agree on it.
     """
-    count = _pruned_count(tensor.size, rate)
+    turns = _turns(rate)
+    count = tensor.size - _kept_count(tensor.size, rate, t)
     if count == 0:
         return keep_all(tensor.shape)
-    turns = max(2, math.ceil(1 / (1 - rate) - 1e-9))
     exempt = (np.arange(tensor.size) + t) % turns == 0
-    count = min(count, tensor.size - int(np.count_nonzero(exempt)))
-    if count == 0:
-        return keep_all(tensor.shape)
     magnitude = np.abs(tensor).ravel()
     pruned, threshold = _smallest(magnitude, ~exempt, count)
     gain = np.where(exempt & (magnitude <= threshold), np.float32(turns), np.float32(1))
     return Mask(np.logical_not(pruned).reshape(tensor.shape), gain[~pruned])
+
+
+def kept_count(shape: tuple[int, ...], rate: float, t: int) -> int:
+    """Coordinates that :func:`shared_masks` keeps of a tensor: its values do not matter."""
+    size = math.prod(shape)
+    return _kept_count(size, rate, t) if len(shape) >= _PRUNED_FROM_DIMENSIONS else size
+
+
+def _kept_count(size: int, rate: float, t: int) -> int:
+    """What is left of ``size`` coordinates, of which every :func:`_turns`-th is exempt."""
+    turns = _turns(rate)
+    first = -t % turns  # the first exempt one
+    exempt = max(0, -(-(size - first) // turns))
+    return size - min(_pruned_count(size, rate), size - exempt)
+
+
+def _turns(rate: float) -> int:
+    """One coordinate in so many is exempt in a round."""
+    return max(2, math.ceil(1 / (1 - rate) - 1e-9))
 
 
 def zero_smallest(tensor: NDArray[np.float32], rate: float) -> NDArray[np.float32]:

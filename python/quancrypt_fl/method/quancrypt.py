@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,20 @@ from numpy.typing import NDArray
 
 from quancrypt_fl.method.clipping import clip_bounds, from_unit, mean_magnitudes, to_unit
 from quancrypt_fl.method.fedavg import Clips, FedAvg
-from quancrypt_fl.method.pruning import Mask, PruningSchedule, shared_masks, zero_smallest
+from quancrypt_fl.method.pruning import (
+    Mask,
+    PruningSchedule,
+    kept_count,
+    shared_masks,
+    zero_smallest,
+)
 from quancrypt_fl.method.roles import GlobalState, Tensors, Update
 from quancrypt_fl.method.statistics import STATISTICS, StatisticsCode
 
-__all__ = ["QuanCrypt"]
+__all__ = ["Layout", "QuanCrypt"]
+
+Layout = Mapping[str, tuple[tuple[int, ...], float]]
+"""Shape and clip bound of each tensor of an upload, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +95,19 @@ class QuanCrypt(FedAvg):
         tensors[STATISTICS] = self._digits(update)
         clips[STATISTICS] = float(self.statistics.q_max)
         return tensors, clips
+
+    def report_layout(self) -> Layout:
+        """Shape and clip bound of what :meth:`report` gives."""
+        return {STATISTICS: (self.statistics.shape, float(self.statistics.q_max))}
+
+    def upload_layout(self, shapes: Mapping[str, tuple[int, ...]], t: int) -> Layout:
+        """Shape and clip bound of what :meth:`outgoing` gives in round ``t``, for any weights.
+
+        A summing side that knows no weights can tell by it what an upload has to look like.
+        """
+        rate = self.pruning_rate(t) if self.mask == "shared" else 0.0
+        kept = {name: ((kept_count(shape, rate, t),), 1.0) for name, shape in shapes.items()}
+        return {**kept, **self.report_layout()}
 
     def sent(self, quantized: Tensors, state: GlobalState) -> Tensors:
         """Quantized values times their bounds."""

@@ -23,6 +23,7 @@ __all__ = [
     "Tensors",
     "Trained",
     "Update",
+    "Uploader",
 ]
 
 NOTHING_TO_SUM = "no client's update arrived: there is nothing to sum"
@@ -126,8 +127,8 @@ class SummingSide(Protocol):
         """The sum of the uploads since the last call, serialized."""
 
 
-class Participant(Protocol):
-    """A client: it trains, and it alone can open what it and others protected."""
+class Uploader(Protocol):
+    """A client that has trained."""
 
     memory: ClientMemory
 
@@ -136,12 +137,16 @@ class Participant(Protocol):
         """Number of the client in the federation, from 0."""
 
     @property
-    def samples(self) -> int:
-        """Number of training samples."""
-
-    @property
     def updates(self) -> ClientSide:
         """Its side of the round's updates."""
+
+
+class Participant(Uploader, Protocol):
+    """A client: it trains, and it alone can open what it and others protected."""
+
+    @property
+    def samples(self) -> int:
+        """Number of training samples."""
 
     @property
     def reports(self) -> ClientSide:

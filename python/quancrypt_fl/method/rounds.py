@@ -40,10 +40,20 @@ from quancrypt_fl.method.roles import (
     Sealed,
     Tensors,
     Update,
+    Uploader,
 )
 from quancrypt_fl.method.weighting import Share
 
-__all__ = ["Sealed", "Tensors", "federated_round", "in_memory", "local_update", "protect"]
+__all__ = [
+    "Sealed",
+    "Tensors",
+    "arrivals_scale",
+    "federated_round",
+    "form_update",
+    "in_memory",
+    "local_update",
+    "protect",
+]
 
 Hold = Callable[[Iterable[Update]], AbstractContextManager[Iterable[Update]]]
 
@@ -113,22 +123,34 @@ def local_update(
         trained = client.train(state)
     meter.trained(trained.loss, client.samples)
     with meter.phase("protect"):
-        whole: dict[str, NDArray[np.float32]] = {}
-        for name, before in state.weights.items():
-            after = trained.weights[name]
-            tensor = after if method.update == "weights" else after - before
-            if share.scale != 1.0:
-                tensor = tensor * np.float32(share.scale)
-            if name in client.memory.residual:
-                tensor = tensor + client.memory.residual[name]
-            whole[name] = tensor
-        prepared = method.prepare(whole, state, client.index)
-        tensors = {name: select(tensor, masks[name]) for name, tensor in prepared.items()}
+        return form_update(client, trained.weights, share, state, method, masks)
+
+
+def form_update(
+    client: Uploader,
+    trained: Tensors,
+    share: Share,
+    state: GlobalState,
+    method: FedAvg,
+    masks: Mapping[str, Mask],
+) -> Update:
+    """What a client that has trained has to send."""
+    whole: dict[str, NDArray[np.float32]] = {}
+    for name, before in state.weights.items():
+        after = trained[name]
+        tensor = after if method.update == "weights" else after - before
+        if share.scale != 1.0:
+            tensor = tensor * np.float32(share.scale)
+        if name in client.memory.residual:
+            tensor = tensor + client.memory.residual[name]
+        whole[name] = tensor
+    prepared = method.prepare(whole, state, client.index)
+    tensors = {name: select(tensor, masks[name]) for name, tensor in prepared.items()}
     return Update(tensors, share, whole if method.error_feedback else None)
 
 
 def protect(
-    client: Participant,
+    client: Uploader,
     update: Update,
     state: GlobalState,
     method: FedAvg,
@@ -198,10 +220,10 @@ def _sum_up(
     meter.downloaded(len(total))
     with meter.phase("unprotect"):
         mean, weight = clients[0].updates.unprotect(total)
-        return method.apply(state, mean, weight, masks, _scale(arrived, len(clients)))
+        return method.apply(state, mean, weight, masks, arrivals_scale(arrived, len(clients)))
 
 
-def _scale(arrived: Sequence[Share], participants: int) -> float:
+def arrivals_scale(arrived: Sequence[Share], participants: int) -> float:
     """What undoes that the shares of lost clients are missing from a mean of scaled updates."""
     if len(arrived) == participants:
         return 1.0

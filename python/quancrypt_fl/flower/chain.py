@@ -1,0 +1,51 @@
+"""Which global model a party holds, as a value that the server can follow without reading it.
+
+The *chain id* of a state is a SHA-256 over the initial model, what the parties agreed on, and the
+digest of every encrypted sum since. Clients apply exact sums in the same arithmetic, so equal chain
+ids mean equal models. The server computes the same values from ciphertexts alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["digest", "first_link", "next_link"]
+
+_DOMAIN = b"quancrypt chain v1\n"
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def first_link(training: str, facts: Mapping[str, Any], model: Mapping[str, NDArray[Any]]) -> str:
+    """Chain id of the initial model.
+
+    Parameters
+    ----------
+    training
+        Id of the training.
+    facts
+        What the parties agreed on, as JSON has it.
+    model
+        All tensors of the initial model by name, in their order.
+    """
+    chain = hashlib.sha256(_DOMAIN)
+    chain.update(json.dumps([training, facts], sort_keys=True).encode())
+    for name, tensor in model.items():
+        chain.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        chain.update(np.ascontiguousarray(tensor).tobytes())
+    return chain.hexdigest()
+
+
+def next_link(chain: str, *, round: int, weight: int, scale: float, sum_digest: str) -> str:
+    """Chain id after a round; ``weight`` 0 and ``sum_digest`` "" if it had no sum."""
+    facts = json.dumps([chain, round, weight, scale.hex(), sum_digest])
+    return hashlib.sha256(_DOMAIN + facts.encode()).hexdigest()

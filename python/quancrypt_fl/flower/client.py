@@ -1,0 +1,325 @@
+"""A client's part of a round: what the mod does around the user's app.
+
+The steps are those of :mod:`quancrypt_fl.method.rounds`, on the same pieces. What must outlive the
+process (the global state, a finished training) goes to the client's store before a reply leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import quancrypt_native as qn
+from quancrypt_fl.errors import MethodError
+from quancrypt_fl.flower.chain import digest, first_link, next_link
+from quancrypt_fl.flower.protocol import Link, Phase, ProtocolError, Reply, Request
+from quancrypt_fl.flower.snapshot import SnapshotError, open_snapshot, seal_snapshot
+from quancrypt_fl.flower.stores import ClientStore, Held, Pending
+from quancrypt_fl.flower.sums import Sums
+from quancrypt_fl.method.roles import ClientMemory, GlobalState, Tensors, Update
+from quancrypt_fl.method.rounds import form_update, protect
+from quancrypt_fl.method.variances import possible
+from quancrypt_fl.method.weighting import Share
+from quancrypt_fl.protect import Protector
+from quancrypt_fl.seeds import generator
+
+__all__ = ["ClientRound", "Finished"]
+
+Model = Mapping[str, NDArray[Any]]
+
+
+class Finished:
+    """What a user's app gave back for a training: its tensors, sample count and metrics."""
+
+    def __init__(
+        self, weights: Tensors, samples: int, metrics: Mapping[str, Any], seconds: float
+    ) -> None:
+        self.weights = weights
+        self.samples = samples
+        self.metrics = metrics
+        self.seconds = seconds
+
+
+class ClientRound:
+    """One request at work.
+
+    Parameters
+    ----------
+    request
+        Its header.
+    blobs
+        The bytes that it brings.
+    store
+        Where the client keeps what outlives a request.
+    secret
+        The clients' secret key.
+    params
+        Encryption parameters, of the key.
+    index
+        Number of the client, from 0; decides its dither where the agreement has a seed.
+    name
+        What it calls itself.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        blobs: Mapping[str, bytes],
+        store: ClientStore,
+        secret: qn.SecretKey,
+        params: qn.Parameters,
+        *,
+        index: int = 0,
+        name: str = "",
+    ) -> None:
+        self._request = request
+        self._blobs = blobs
+        self._store = store
+        self._secret = secret
+        self._params = params
+        self.index = index
+        self._name = name
+        self.method = request.agreement.method(request.floats)
+        self.updates = Protector(params, secret, request.agreement.rounding, self._dither)
+        self.memory: ClientMemory = store.memory()
+        self.seconds: dict[Phase, float] = {"train": 0.0, "protect": 0.0, "unprotect": 0.0}
+        self._damaged: int | None = None
+
+    # --- the global state ---
+
+    def catch_up(self, initial: Model | None) -> Held | None:
+        """Reach the state that the request names; None if that takes more than it brings.
+
+        Parameters
+        ----------
+        initial
+            All tensors of the initial model, if the request brings them.
+        """
+        held = self._store.held()
+        if held is not None and held.state.round > self._request.round:
+            held = None  # the server has gone back: begin from what it sends
+        with self._phase("unprotect"):
+            start = self._start(held, initial)
+            followed = self._follow(start) if start is not None else None
+        if followed is None or (followed.state.round, followed.chain) != (
+            self._request.round,
+            self._request.chain,
+        ):
+            return None
+        if followed is not held:
+            self._store.hold(followed)
+            self._store.drop_pending()  # it was for an earlier state
+        return followed
+
+    def behind(self) -> Reply:
+        """The reply of a client that cannot reach the state asked for."""
+        held = self._store.held()
+        return self._reply(
+            behind=True,
+            held=None if held is None else (held.state.round, held.chain),
+            damaged=self._damaged,
+        )
+
+    def _start(self, held: Held | None, initial: Model | None) -> Held | None:
+        """The latest of what the client holds and what the request brings."""
+        snapshot = self._request.snapshot
+        if snapshot is not None and (held is None or held.state.round < snapshot[0]):
+            try:
+                return open_snapshot(
+                    self._blobs["snapshot"],
+                    self._request.training,
+                    self._secret,
+                    round=snapshot[0],
+                    chain=snapshot[1],
+                )
+            except (KeyError, SnapshotError):
+                self._damaged = snapshot[0]
+        if held is None and initial is not None:
+            facts = {
+                "agreement": self._request.agreement.model_dump(mode="json"),
+                "params": self._params.fingerprint,
+            }
+            chain = first_link(self._request.training, facts, initial)
+            floats = {
+                name: np.asarray(initial[name], dtype=np.float32) for name in self._request.floats
+            }
+            return Held(GlobalState(0, floats), chain)
+        return held
+
+    def _follow(self, held: Held) -> Held:
+        """Apply the sums of the rounds after the state held."""
+        for link in self._request.links:
+            if link.round == held.state.round:
+                held = self._apply(held, link)
+        return held
+
+    def _apply(self, held: Held, link: Link) -> Held:
+        state = held.state
+        chain = next_link(
+            held.chain,
+            round=link.round,
+            weight=link.weight,
+            scale=link.scale,
+            sum_digest=link.digest,
+        )
+        if link.weight == 0:
+            return Held(replace(state, round=state.round + 1), chain)
+        data = self._blobs.get(f"sum-{link.round}", b"")
+        if digest(data) != link.digest:
+            raise ProtocolError(f"the sum of round {link.round + 1} is not the one announced")
+        sums = Sums.from_bytes(data)
+        if sums.reports:
+            state = replace(state, bounds=self._bounds(sums.reports, sums.reports_weight))
+        masks = self.method.masks(state)
+        mean, weight = self.updates.unprotect(sums.updates)
+        if weight != link.weight:
+            raise MethodError(
+                f"round {link.round + 1}: the sum has the weight {weight}, the server's ledger "
+                f"says {link.weight}"
+            )
+        after = self.method.apply(state, mean, weight, masks, link.scale)
+        self._settle(link)
+        return Held(replace(after, weights=possible(after.weights)), chain)
+
+    def _settle(self, link: Link) -> None:
+        """What error feedback carries over counts once the sum holds the client's upload."""
+        pending = self._store.pending()
+        if pending is None or pending.round != link.round or pending.residual is None:
+            return
+        if link.counted:
+            self.memory = ClientMemory(pending.residual, self.memory.buffers)
+            self._store.remember(self.memory)
+
+    # --- a round ---
+
+    def train(self, held: Held, app: Callable[[], Finished]) -> Pending:
+        """Train, unless a training from this very state is already there: it is used again."""
+        pending = self._store.pending()
+        if pending is not None and (pending.round, pending.chain) == (
+            held.state.round,
+            held.chain,
+        ):
+            return pending
+        done = app()
+        self._check(done.weights, held.state.weights)
+        loss = done.metrics.get("train_loss", done.metrics.get("train-loss"))
+        pending = Pending(
+            round=held.state.round,
+            chain=held.chain,
+            weights=done.weights,
+            loss=float(loss) if isinstance(loss, int | float) else float("nan"),
+            samples=done.samples,
+            metrics=dict(done.metrics),
+            seconds=done.seconds,
+        )
+        self._store.keep_pending(pending)
+        self.seconds["train"] += done.seconds
+        return pending
+
+    def report(self, held: Held, pending: Pending) -> bytes:
+        """Encrypted mean magnitudes, from which clients agree on clip bounds."""
+        with self._phase("protect"):
+            update = self._update(held.state, pending)
+            tensors, clips = self.method.report(update)
+            return self.updates.protect(tensors, clips, held.state.round).data
+
+    def upload(self, held: Held, pending: Pending) -> bytes:
+        """The encrypted update. A repeated call encrypts the same update afresh."""
+        state = self._with_bounds(held.state)
+        with self._phase("protect"):
+            update = self._update(state, pending)
+            before = self.memory
+            self.memory = ClientMemory(before.residual, before.buffers)
+            data = protect(self, update, state, self.method, self.method.masks(state)).data
+            residual, self.memory = self.memory.residual, before
+        if self.method.error_feedback:
+            self._store.keep_pending(replace(pending, residual=residual))
+        return data
+
+    def snapshot(self, held: Held) -> bytes:
+        """The global state, sealed for the other clients."""
+        with self._phase("protect"):
+            return seal_snapshot(held, self._request.training, self._secret)
+
+    def reply(self, held: Held, did: tuple[str, ...], pending: Pending | None = None) -> Reply:
+        """The header of the reply."""
+        facts: dict[str, Any] = {}
+        if pending is not None:
+            loss = pending.loss if np.isfinite(pending.loss) else None
+            facts = {"samples": pending.samples, "loss": loss}
+        return self._reply(did=did, held=(held.state.round, held.chain), **facts)
+
+    # --- pieces ---
+
+    def _reply(self, **facts: Any) -> Reply:
+        return Reply(
+            training=self._request.training,
+            round=self._request.round,
+            chain=self._request.chain,
+            key=self._secret.key_id,
+            params=self._params.fingerprint,
+            name=self._name[:64],
+            seconds=self.seconds,
+            **facts,
+        )
+
+    def _update(self, state: GlobalState, pending: Pending) -> Update:
+        share = Share(1, self._request.scale)  # the weight is the server's to give
+        masks = self.method.masks(state)
+        return form_update(self, pending.weights, share, state, self.method, masks)
+
+    def _with_bounds(self, state: GlobalState) -> GlobalState:
+        if "reports" not in self._blobs:
+            if state.bounds is None:
+                raise ProtocolError("an upload is asked for before clip bounds are agreed on")
+            return state
+        with self._phase("unprotect"):
+            bounds = self._bounds(self._blobs["reports"], self._request.reports_weight)
+        return replace(state, bounds=bounds)
+
+    def _bounds(self, reports: bytes, expected: int) -> dict[str, float]:
+        """Clip bounds, from the sum of reports."""
+        mean, weight = self.updates.unprotect(reports)
+        if weight != expected:
+            raise MethodError(
+                f"the sum of reports has the weight {weight}, the server's ledger says {expected}"
+            )
+        return self.method.agreed(mean, weight)
+
+    def _dither(self, t: int) -> np.random.Generator:
+        seed = self._request.agreement.seed
+        if seed is None:
+            return np.random.default_rng()
+        return generator(seed, "rounding", t, self.index)
+
+    def _check(self, trained: Tensors, before: Tensors) -> None:
+        if trained.keys() != before.keys():
+            missing = sorted(before.keys() - trained.keys())
+            raise MethodError(
+                f"the app gave back {len(trained)} tensors of {len(before)}; missing: {missing[:5]}"
+            )
+        for name, tensor in trained.items():
+            if tensor.shape != before[name].shape:
+                raise MethodError(
+                    f"tensor {name!r} came back from the app with the shape {tensor.shape}; the "
+                    f"global model has {before[name].shape}"
+                )
+            if not np.isfinite(tensor).all():
+                raise MethodError(
+                    f"tensor {name!r} came back from the app with NaN or infinity: local training "
+                    "diverged"
+                )
+
+    @contextmanager
+    def _phase(self, name: Phase) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start

@@ -1,0 +1,261 @@
+"""``ClientApp(mods=[quancrypt_mod])``: encrypts what leaves a Flower client, opens what arrives."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
+from numpy.typing import NDArray
+
+import quancrypt_native as qn
+from quancrypt_fl.errors import ConfigError, MethodError
+from quancrypt_fl.flower.client import ClientRound, Finished
+from quancrypt_fl.flower.context_store import ContextStore
+from quancrypt_fl.flower.protocol import (
+    CONSTANTS,
+    ProtocolError,
+    Reply,
+    Request,
+    blobs_of,
+    is_request,
+    read_request,
+    without_ours,
+    write,
+)
+from quancrypt_fl.flower.stores import ClientStore, FolderStore, Held
+
+__all__ = ["PASSPHRASE", "quancrypt_mod"]
+
+PASSPHRASE = "QUANCRYPT_PASSPHRASE"
+"""Environment variable with the passphrase of the key file."""
+
+_SETTINGS = {"quancrypt-key": "QUANCRYPT_KEY", "quancrypt-state": "QUANCRYPT_STATE"}
+
+
+def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Encrypt the model that a client app returns; decrypt sums and rebuild the global model.
+
+    The app sees what it would see under plain FedAvg: the global model in ``arrays``, its
+    configuration, and nothing of encryption. It must answer TRAIN messages with one ArrayRecord
+    and one MetricRecord that holds ``num-examples``. Metrics travel in the clear.
+
+    Node configuration
+    ------------------
+    ``quancrypt-key``
+        Path of the key file; or ``QUANCRYPT_KEY`` in the environment, or in the run configuration
+        (for simulations). Its passphrase is in the environment variable ``QUANCRYPT_PASSPHRASE``.
+    ``quancrypt-state``
+        Folder for what outlives the process; without it, it lies in Flower's context, and a client
+        that restarts catches up from the server.
+    ``quancrypt-name``
+        What the server's logs call the client.
+
+    Raises
+    ------
+    ProtocolError
+        If the server's strategy is not :class:`QuanCryptStrategy`: nothing is sent in the clear.
+    """
+    if message.metadata.message_type.split(".")[0] == MessageType.QUERY:
+        return call_next(message, context)
+    if not is_request(message):
+        raise ProtocolError(
+            "the server's message is not from QuanCryptStrategy, and quancrypt_mod sends nothing "
+            "in the clear: use QuanCryptStrategy in the ServerApp, or take the mod away"
+        )
+    request = read_request(message)
+    blobs = blobs_of(message)
+    start = time.perf_counter()
+    site = _Site.of(context)
+    if "params" not in blobs:
+        raise ProtocolError("the request lacks the encryption parameters")
+    params, secret = _open_key(site.key, blobs["params"])
+    opened = time.perf_counter() - start
+    with site.store(context, request.training) as store:
+        work = ClientRound(request, blobs, store, secret, params, index=site.index, name=site.name)
+        work.seconds["key"] = opened
+        return _Exchange(message, context, call_next, request, work, store).answer()
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What a node's configuration says."""
+
+    key: Path
+    state: Path | None
+    name: str
+    index: int
+
+    @classmethod
+    def of(cls, context: Context) -> _Site:
+        def setting(name: str) -> Any:
+            for place in (context.node_config, os.environ, context.run_config):
+                value = place.get(_SETTINGS[name] if place is os.environ else name)
+                if value:
+                    return value
+            return None
+
+        key, state = setting("quancrypt-key"), setting("quancrypt-state")
+        if not key:
+            raise ConfigError(
+                'no key file: give the node configuration quancrypt-key="FILE" (flower-supernode '
+                "--node-config), or QUANCRYPT_KEY in the environment"
+            )
+        index = context.node_config.get("partition-id", 0)
+        folder = Path(str(state)) if state else None
+        return cls(
+            Path(str(key)),
+            folder,
+            str(context.node_config.get("quancrypt-name", "")) or f"node-{context.node_id}",
+            int(index),
+        )
+
+    def store(self, context: Context, training: str) -> ClientStore:
+        if self.state is None:
+            return ContextStore(context.state, training)
+        return FolderStore(self.state, training)
+
+
+def _open_key(path: Path, params: bytes) -> tuple[qn.Parameters, qn.SecretKey]:
+    return _opened(path, path.stat().st_mtime_ns, params)
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, version: int, data: bytes) -> tuple[qn.Parameters, qn.SecretKey]:
+    """Scrypt takes a while: a process that serves many messages opens its key once."""
+    del version
+    passphrase = os.environ.get(PASSPHRASE, "")
+    if not passphrase:
+        raise ConfigError(f"{path}: its passphrase is not in the environment ({PASSPHRASE})")
+    params = qn.Parameters.from_bytes(data)
+    return params, qn.SecretKey.from_bytes(
+        path.read_bytes(), params, passphrase=passphrase.encode()
+    )
+
+
+class _Exchange:
+    """One request, from the message to the reply."""
+
+    def __init__(
+        self,
+        message: Message,
+        context: Context,
+        call_next: ClientAppCallable,
+        request: Request,
+        work: ClientRound,
+        store: ClientStore,
+    ) -> None:
+        self._message = message
+        self._context = context
+        self._call_next = call_next
+        self._request = request
+        self._work = work
+        self._store = store
+        record = message.content.array_records.get(CONSTANTS)
+        self._constants: dict[str, NDArray[Any]] = (
+            {} if record is None else {name: array.numpy() for name, array in record.items()}
+        )
+
+    def answer(self) -> Message:
+        held = self._work.catch_up(self._initial())
+        if held is None:
+            return self._reply(self._work.behind(), {})
+        if self._message.metadata.message_type.split(".")[0] == MessageType.EVALUATE:
+            return self._evaluate(held)
+        asks = self._request.asks
+        blobs: dict[str, bytes] = {}
+        pending = None
+        content = RecordDict()
+        if {"train", "report", "upload"} & set(asks):
+            try:
+                pending = self._work.train(held, lambda: self._train(held))
+            except _AppError as error:
+                return error.reply
+            content["metrics"] = MetricRecord(dict(pending.metrics))
+        if pending is not None and "report" in asks:
+            blobs["report"] = self._work.report(held, pending)
+        if pending is not None and "upload" in asks:
+            blobs["upload"] = self._work.upload(held, pending)
+        if "snapshot" in asks:
+            blobs["snapshot"] = self._work.snapshot(held)
+        if "finish" in asks:
+            self._store.finish(self._model(held))
+        return self._reply(self._work.reply(held, asks, pending), blobs, content)
+
+    def _evaluate(self, held: Held) -> Message:
+        reply = self._call_next(self._for_app(held), self._context)
+        if reply.has_error():
+            return reply
+        return self._reply(
+            self._work.reply(held, ()), {}, RecordDict({**reply.content.metric_records})
+        )
+
+    def _train(self, held: Held) -> Finished:
+        start = time.perf_counter()
+        reply = self._call_next(self._for_app(held), self._context)
+        seconds = time.perf_counter() - start
+        if reply.has_error():
+            raise _AppError(reply)
+        arrays = list(reply.content.array_records.values())
+        metrics = list(reply.content.metric_records.values())
+        if len(arrays) != 1 or len(metrics) != 1:
+            raise MethodError(
+                f"the app's reply holds {len(arrays)} ArrayRecords and {len(metrics)} "
+                "MetricRecords; allowed: one of each"
+            )
+        key = self._request.count_key
+        samples = metrics[0].get(key)
+        if isinstance(samples, list) or not isinstance(samples, int | float) or samples < 1:
+            raise MethodError(
+                f"{key!r} of the app's metrics is {samples!r}; allowed: the number of training "
+                "samples, at least 1"
+            )
+        missing = [name for name in self._request.floats if name not in arrays[0]]
+        if missing:
+            raise MethodError(f"the app's reply lacks the tensors {missing[:5]}")
+        weights = {
+            name: np.asarray(arrays[0][name].numpy(), dtype=np.float32)
+            for name in self._request.floats
+        }
+        return Finished(weights, round(samples), dict(metrics[0]), seconds)
+
+    def _for_app(self, held: Held) -> Message:
+        """The message as plain FedAvg would have sent it."""
+        content = without_ours(self._message.content)
+        arrays = {name: Array(tensor) for name, tensor in self._model(held).items()}
+        content[self._request.arrays_key] = ArrayRecord(arrays)
+        self._message.content = content
+        return self._message
+
+    def _model(self, held: Held) -> dict[str, NDArray[Any]]:
+        """The global model, every tensor in the place and of the type that the app knows."""
+        return {
+            name: held.state.weights[name].astype(self._request.floats[name], copy=False)
+            if name in self._request.floats
+            else self._constants[name]
+            for name in self._request.names
+        }
+
+    def _initial(self) -> dict[str, NDArray[Any]] | None:
+        if not self._request.initial:
+            return None
+        model = self._message.content.array_records[self._request.arrays_key]
+        return {name: model[name].numpy() for name in self._request.names}
+
+    def _reply(
+        self, header: Reply, blobs: dict[str, bytes], content: RecordDict | None = None
+    ) -> Message:
+        return Message(write(header, blobs, content or RecordDict()), reply_to=self._message)
+
+
+class _AppError(Exception):
+    """The user's app answered with an error, which goes back as it is."""
+
+    def __init__(self, reply: Message) -> None:
+        self.reply = reply

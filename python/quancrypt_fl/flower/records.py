@@ -1,0 +1,94 @@
+"""A deployed round as ``results.json`` has it: the schema of a simulated one, and who took part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import MetricRecord
+
+from quancrypt_fl.flower.nodes import NodeBook
+from quancrypt_fl.flower.server_round import Outcome
+
+__all__ = ["deployed_record", "with_evaluation"]
+
+_ACCURACY = ("accuracy", "eval_acc", "eval-acc", "test_accuracy", "acc")
+_LOSS = ("loss", "eval_loss", "eval-loss", "test_loss")
+
+
+def deployed_record(
+    t: int, rate: float, outcome: Outcome, book: NodeBook, asked: int, seconds: float
+) -> dict[str, Any]:
+    """One entry of ``rounds``, for round ``t`` counted from 0; evaluation is yet to come.
+
+    Beyond the fields of a simulated round: ``seconds.wall``, from the first message to the sum;
+    ``weight``; ``failed``, a reason or None; ``clients``, who is in the sum.
+    """
+    entries = outcome.ledger.entries if outcome.ledger and outcome.total else {}
+    spent = outcome.client_seconds
+    losses = [
+        (answer.reply.loss, answer.reply.samples)
+        for node, answer in outcome.answers.items()
+        if answer.reply.loss is not None and (node in entries or not entries)
+    ]
+    samples = sum(count for _, count in losses)
+
+    def total(phase: str) -> float:
+        return sum(each.get(phase, 0.0) for each in spent.values())
+
+    return {
+        "round": t + 1,
+        "test_accuracy": None,
+        "test_loss": None,
+        "train_loss": sum(loss * n for loss, n in losses) / samples if samples else None,
+        "pruning_rate": rate,
+        "seconds": {
+            "train": total("train"),
+            "protect": total("protect"),
+            "aggregate": outcome.seconds,
+            "unprotect": total("unprotect") / max(1, len(spent)),
+            "evaluate": 0.0,
+            "key": total("key"),
+            "wall": seconds,
+        },
+        "bytes": {
+            "upload": outcome.upload_bytes,
+            "download": outcome.download_bytes + (len(outcome.total.data) if outcome.total else 0),
+        },
+        "participants": len(entries),
+        "lost": asked - len(entries),
+        "ciphertexts": outcome.ciphertexts,
+        "weight": outcome.total.weight if outcome.total else 0,
+        "failed": outcome.failed,
+        "clients": [
+            {
+                "name": book.name(node),
+                "node": str(node),
+                "weight": entries.get(node, 0),
+                "samples": book[node].samples,
+                "seconds": dict(spent[node]),
+            }
+            for node in sorted(spent)
+        ],
+    }
+
+
+def with_evaluation(
+    record: Mapping[str, Any], metrics: MetricRecord | None, seconds: float
+) -> dict[str, Any]:
+    """The record with what clients measured of the model after the round."""
+    values = dict(metrics or {})
+    return {
+        **record,
+        "test_accuracy": _first(values, _ACCURACY),
+        "test_loss": _first(values, _LOSS),
+        "metrics": values,
+        "seconds": {**record["seconds"], "evaluate": seconds},
+    }
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        if isinstance(value := values.get(name), int | float):
+            return float(value)
+    return None

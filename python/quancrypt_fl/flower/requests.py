@@ -1,0 +1,164 @@
+"""From what a training has agreed on, and what a node holds, to the next message for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from numpy.typing import NDArray
+
+import quancrypt_native as qn
+from quancrypt_fl.flower.history import CatchUp, History, HistoryDamageError, StoredBytes
+from quancrypt_fl.flower.nodes import Node
+from quancrypt_fl.flower.protocol import CONSTANTS, Ask, Link, Request, write
+from quancrypt_fl.method.agreement import Agreement
+
+__all__ = ["Step", "Writer"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a message asks for.
+
+    Attributes
+    ----------
+    asks
+        See :data:`~quancrypt_fl.flower.protocol.ASKS`; none to evaluate.
+    config
+        The user's ConfigRecord, which the app sees.
+    scale
+        The client's scale before clipping.
+    reports, reports_weight
+        Sum of the reports, for an upload that needs bounds.
+    """
+
+    asks: tuple[Ask, ...]
+    config: ConfigRecord
+    scale: float = 1.0
+    reports: bytes | None = None
+    reports_weight: int = 0
+
+
+class Writer:
+    """Writes a training's messages.
+
+    Parameters
+    ----------
+    history
+        The server's memory of the training.
+    params, agreement
+        What the parties agreed on.
+    model
+        The initial model, all tensors in order.
+    arrays_key, config_key, count_key
+        Keys of the user's records, as Flower's FedAvg has them.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        params: qn.Parameters,
+        agreement: Agreement,
+        model: Mapping[str, NDArray[Any]],
+        *,
+        arrays_key: str,
+        config_key: str,
+        count_key: str,
+    ) -> None:
+        self._history = history
+        self._params = params.to_bytes()
+        self._agreement = agreement
+        self._names = tuple(model)
+        self._floats = {
+            name: str(tensor.dtype) for name, tensor in model.items() if tensor.dtype.kind == "f"
+        }
+        self._constants = ArrayRecord(
+            {name: Array(tensor) for name, tensor in model.items() if name not in self._floats}
+        )
+        self._initial = ArrayRecord({name: Array(tensor) for name, tensor in model.items()})
+        self._arrays_key = arrays_key
+        self._config_key = config_key
+        self._count_key = count_key
+        self._last: dict[int, bytes] = {}
+
+    def message(self, node: int, known: Node, step: Step, *, since: int | None) -> Message:
+        """The message for a node.
+
+        Parameters
+        ----------
+        since
+            Rounds finished of the state that the node holds; None if it has to begin anew.
+        """
+        path, blobs = self._way(since)
+        blobs["params"] = self._params
+        if step.reports is not None:
+            blobs["reports"] = step.reports
+        content = RecordDict({self._config_key: step.config, CONSTANTS: self._constants})
+        if path.initial:
+            content[self._arrays_key] = self._initial
+        request = Request(
+            training=self._history.training,
+            round=self._history.finished,
+            chain=self._history.chain,
+            asks=step.asks,
+            agreement=self._agreement,
+            names=self._names,
+            floats=self._floats,
+            links=tuple(_link(path, known)),
+            snapshot=None if path.snapshot is None else (path.snapshot[0], path.snapshot[1]),
+            initial=path.initial,
+            scale=step.scale,
+            reports_weight=step.reports_weight,
+            arrays_key=self._arrays_key,
+            count_key=self._count_key,
+        )
+        kind = MessageType.TRAIN if step.asks else MessageType.EVALUATE
+        return Message(write(request, blobs, content), node, kind, group_id=self._group())
+
+    def _group(self) -> str:
+        return str(self._history.finished + 1)
+
+    def _way(self, since: int | None) -> tuple[CatchUp, dict[str, bytes]]:
+        """How to catch up, and the bytes of it; another way where a file is found damaged."""
+        while True:
+            path = self._history.catch_up(since)
+            blobs: dict[str, bytes] = {}
+            if path.snapshot is not None:
+                try:
+                    blobs["snapshot"] = path.snapshot[2].load()
+                except HistoryDamageError:
+                    self._history.drop_snapshot(path.snapshot[0])
+                    continue
+            for link, stored in path.sums:
+                if stored is None:
+                    continue
+                try:
+                    blobs[f"sum-{link.round}"] = self._bytes(link.round, stored)
+                except HistoryDamageError:
+                    self._history.drop_sum(link.round)
+                    break
+            else:
+                return path, blobs
+
+    def _bytes(self, round: int, stored: StoredBytes) -> bytes:
+        """The last sum goes to every node: it is read once."""
+        if round == self._history.finished - 1:
+            if round not in self._last:
+                self._last = {round: stored.load()}
+            return self._last[round]
+        return stored.load()
+
+
+def _link(path: CatchUp, known: Node) -> Sequence[Link]:
+    return [
+        Link(
+            round=each.round,
+            weight=each.weight,
+            scale=float(each.scale),
+            digest=each.digest,
+            counted=known.counted == each.round,
+        )
+        for each, _ in path.sums
+    ]

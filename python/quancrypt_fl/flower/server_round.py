@@ -1,0 +1,366 @@
+"""A round as the server sees it: who is asked, what arrives, and what becomes of it.
+
+Steady state is one exchange per round: clients train and upload, and uploads are added as they
+arrive. Where clip bounds are still to be agreed on, or a client's sample count is unknown, training
+and upload are two exchanges; nobody trains twice for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+
+import quancrypt_native as qn
+from quancrypt_fl.errors import MethodError
+from quancrypt_fl.flower.exchanges import Exchanges
+from quancrypt_fl.flower.history import History
+from quancrypt_fl.flower.ledger import Ledger, Total, largest_upload
+from quancrypt_fl.flower.nodes import NodeBook
+from quancrypt_fl.flower.observing import RunObserver
+from quancrypt_fl.flower.protocol import Ask, Reply, blobs_of
+from quancrypt_fl.flower.requests import Step
+from quancrypt_fl.flower.sums import Sums
+from quancrypt_fl.method.agreement import Agreement
+from quancrypt_fl.method.quancrypt import QuanCrypt
+from quancrypt_fl.method.rounds import arrivals_scale
+from quancrypt_fl.method.weighting import Share
+
+__all__ = ["Answer", "Outcome", "ServerRound", "TooFewError"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class TooFewError(MethodError):
+    """Too few clients have answered: the round ends without a sum."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An accepted reply, without its bytes."""
+
+    reply: Reply
+    metrics: MetricRecord
+
+
+@dataclass
+class Outcome:
+    """What a round came to.
+
+    Attributes
+    ----------
+    total
+        The sum, or None if the round failed; ``failed`` then says why.
+    reports
+        The sum of reports that set the round's clip bounds, if it had to.
+    scale
+        Factor to its mean.
+    ledger
+        Who is in it.
+    answers
+        Accepted replies of the training, by node.
+    upload_bytes, download_bytes
+        Of protection, per client: uploads and reports; the sum of reports.
+    seconds
+        Of the server's own work.
+    """
+
+    total: Total | None = None
+    reports: Total | None = None
+    failed: str | None = None
+    scale: float = 1.0
+    ledger: Ledger | None = None
+    answers: dict[int, Answer] = field(default_factory=dict)
+    upload_bytes: int = 0
+    download_bytes: int = 0
+    ciphertexts: int = 0
+    seconds: float = 0.0
+    client_seconds: dict[int, dict[str, float]] = field(default_factory=dict)
+    snapshot: bytes | None = None
+
+    def sums(self) -> bytes:
+        """What clients have to know of the round: the bytes of its sums; none if it failed."""
+        if self.total is None:
+            return b""
+        if self.reports is None:
+            return Sums(self.total.data).to_bytes()
+        return Sums(self.total.data, self.reports.data, self.reports.weight).to_bytes()
+
+
+@dataclass
+class ServerRound:
+    """Runs rounds; what differs from one to the next is in the arguments.
+
+    Attributes
+    ----------
+    shapes
+        Shapes of the tensors that are summed.
+    min_arrivals
+        Uploads below which the sum is thrown away unopened.
+    """
+
+    history: History
+    book: NodeBook
+    exchanges: Exchanges
+    observer: RunObserver
+    params: qn.Parameters
+    agreement: Agreement
+    shapes: Shapes
+    min_arrivals: int
+    count_key: str
+
+    def __post_init__(self) -> None:
+        self.method: QuanCrypt = self.agreement.method(self.shapes)
+
+    def run(
+        self, nodes: Sequence[int], config: ConfigRecord, *, snapshot_from: int | None = None
+    ) -> Outcome:
+        """One round with these nodes.
+
+        Parameters
+        ----------
+        snapshot_from
+            A node that seals its global state along with its upload.
+        """
+        out = Outcome()
+        work = _Work(self, out, config, snapshot_from)
+        try:
+            work.train_and_upload(list(nodes))
+        except TooFewError as error:
+            out.total, out.failed = None, str(error)
+        return out
+
+    def evaluate(self, nodes: Sequence[int], config: ConfigRecord) -> dict[int, MetricRecord]:
+        """Have the model after the last round evaluated; metrics by node."""
+        metrics: dict[int, MetricRecord] = {}
+
+        def accept(node: int, reply: Reply, message: Message, asks: Sequence[Ask]) -> None:
+            del reply, asks
+            metrics[node] = metrics_of(message, self.count_key)
+
+        self.exchanges.run(
+            nodes,
+            lambda _: Step((), config),
+            accept,
+            round=self.history.finished,
+            phase="evaluate",
+        )
+        return metrics
+
+    def finish(self, nodes: Sequence[int], config: ConfigRecord) -> bytes | None:
+        """Have every node keep the final model, and one of them seal it; the sealed bytes.
+
+        The first node that answers seals it, so that one that hangs delays nobody else.
+        """
+        sealed: list[bytes] = []
+
+        def accept(node: int, reply: Reply, message: Message, asks: Sequence[Ask]) -> None:
+            del node, reply
+            if "snapshot" in asks and (data := blobs_of(message).get("snapshot")):
+                sealed.append(data)
+
+        def ask(some: Sequence[int], *asks: Ask) -> set[int]:
+            return self.exchanges.run(
+                some,
+                lambda _: Step(asks, config),
+                accept,
+                round=self.history.finished,
+                phase="finish",
+            )
+
+        there = ask(nodes, "finish")
+        for node in sorted(there):
+            ask([node], "snapshot")
+            if sealed:
+                return sealed[0]
+        return None
+
+
+class _Work:
+    """One round at work."""
+
+    def __init__(
+        self, around: ServerRound, out: Outcome, config: ConfigRecord, snapshot_from: int | None
+    ) -> None:
+        self._r = around
+        self._out = out
+        self._config = config
+        self._snapshot_from = snapshot_from
+        self._t = around.history.finished
+        self._keys: dict[int, str] = {}
+        self._reports: dict[int, bytes] = {}
+        self._largest = 0
+
+    def train_and_upload(self, nodes: list[int]) -> None:
+        r, weighting = self._r, self._r.agreement.weighting
+        no_bounds = not any(each.weight for each in r.history.rounds)
+        no_counts = weighting != "uniform" and any(r.book[n].samples is None for n in nodes)
+        if not (no_bounds or no_counts or r.book.key_id is None):
+            self._upload(nodes, ("train", "upload"), self._shares(nodes))
+            return
+        early = no_bounds and weighting != "prescaled"  # else a report depends on the shares
+        nodes = self._ask(nodes, ("train", "report") if early else ("train",))
+        strangers = r.book.settle_key({node: self._keys[node] for node in nodes})
+        for node in sorted(strangers):
+            r.observer.refused(
+                round=self._t + 1,
+                phase="train",
+                node=node,
+                name=r.book.name(node),
+                reason=f"its key is {self._keys[node]}, that of the others {r.book.key_id}",
+            )
+        nodes = [node for node in nodes if node not in strangers]
+        self._check_number(nodes, "trained")
+        shares = self._shares(nodes)
+        reports: Total | None = None
+        if no_bounds:
+            if not early:
+                nodes = self._ask(nodes, ("report",), shares)
+            reports = self._sum_reports(nodes, shares)
+            self._out.reports = reports
+        self._upload(nodes, ("upload",), shares, reports)
+
+    def _shares(self, nodes: list[int]) -> dict[int, Share]:
+        counts = [self._r.book[node].samples or 1 for node in nodes]
+        return dict(zip(nodes, self._r.agreement.shares(counts), strict=True))
+
+    def _sum_reports(self, nodes: list[int], shares: Mapping[int, Share]) -> Total:
+        r = self._r
+        assert r.book.key_id is not None
+        ledger = Ledger(r.params, r.book.key_id, r.method.report_layout(), shares)
+        for node in nodes:
+            try:
+                with self._aggregating():
+                    ledger.add(node, self._reports[node])
+            except (MethodError, qn.QuanCryptError) as error:
+                r.observer.refused(
+                    round=self._t + 1,
+                    phase="report",
+                    node=node,
+                    name=r.book.name(node),
+                    reason=str(error),
+                )
+        self._check_number(list(ledger.entries), "reported")
+        with self._aggregating():
+            total = ledger.close()
+        self._out.upload_bytes += max(len(data) for data in self._reports.values())
+        self._out.download_bytes += len(total.data)
+        self._out.ciphertexts += ledger.ciphertexts
+        self._reports.clear()
+        return total
+
+    def _upload(
+        self,
+        nodes: list[int],
+        asks: tuple[Ask, ...],
+        shares: Mapping[int, Share],
+        reports: Total | None = None,
+    ) -> None:
+        r, out = self._r, self._out
+        assert r.book.key_id is not None
+        layout = r.method.upload_layout(r.shapes, self._t)
+        ledger = out.ledger = Ledger(r.params, r.book.key_id, layout, shares)
+        self._ask(nodes, asks, shares, reports)
+        self._check_number(list(ledger.entries), "uploaded")
+        with self._aggregating():
+            out.total = ledger.close()
+        out.scale = arrivals_scale(ledger.arrived, len(shares))
+        out.ciphertexts += ledger.ciphertexts
+        out.upload_bytes += self._largest
+
+    def _ask(
+        self,
+        nodes: list[int],
+        asks: tuple[Ask, ...],
+        shares: Mapping[int, Share] | None = None,
+        reports: Total | None = None,
+    ) -> list[int]:
+        """One exchange; the nodes that did all of it, in order."""
+        phase = "train+upload" if asks == ("train", "upload") else asks[0]
+
+        def step(node: int) -> Step:
+            own = asks
+            if "upload" in asks and node == self._snapshot_from:
+                own = (*asks, "snapshot")
+            return Step(
+                own,
+                self._config,
+                shares[node].scale if shares else 1.0,
+                None if reports is None else reports.data,
+                0 if reports is None else reports.weight,
+            )
+
+        did = self._r.exchanges.run(nodes, step, self._accept, round=self._t + 1, phase=phase)
+        self._check_number(list(did), f"answered ({phase})")
+        return [node for node in nodes if node in did]
+
+    def _accept(self, node: int, reply: Reply, message: Message, asks: Sequence[Ask]) -> None:
+        out, blobs = self._out, blobs_of(message)
+        self._keys[node] = reply.key
+        metrics = metrics_of(message, self._r.count_key) if "train" in asks else MetricRecord()
+        if "report" in asks:
+            report = blobs.get("report", b"")
+            limit = largest_upload(self._r.params, self._r.method.report_layout())
+            if not 0 < len(report) <= limit:
+                raise MethodError(f"a report of {len(report):,} bytes; allowed: 1 to {limit:,}")
+            self._reports[node] = report
+        if "upload" in asks:
+            assert out.ledger is not None
+            upload = blobs.get("upload", b"")
+            with self._aggregating():
+                out.ledger.add(node, upload)
+            self._largest = max(self._largest, len(upload))
+        if "snapshot" in asks:
+            out.snapshot = blobs.get("snapshot")
+        if "train" in asks:
+            out.answers[node] = Answer(reply, metrics)
+        spent = out.client_seconds.setdefault(node, {})
+        for name, seconds in reply.seconds.items():
+            spent[name] = spent.get(name, 0.0) + seconds
+
+    def _check_number(self, nodes: list[int], what: str) -> None:
+        if len(nodes) < self._r.min_arrivals:
+            raise TooFewError(
+                f"{len(nodes)} clients {what}; allowed: {self._r.min_arrivals} or more"
+            )
+
+    @contextmanager
+    def _aggregating(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._out.seconds += time.perf_counter() - start
+
+
+def metrics_of(message: Message, count_key: str) -> MetricRecord:
+    """A reply's metrics, checked so far that an average of them can be formed."""
+    records = list(message.content.metric_records.values())
+    if len(records) != 1:
+        raise MethodError(f"it holds {len(records)} MetricRecords; allowed: one")
+    count: Any = records[0].get(count_key)
+    if isinstance(count, list) or not isinstance(count, int | float) or not 0 < count < 2**53:
+        raise MethodError(f"its metric {count_key!r} is {count!r:.60}; allowed: a positive number")
+    return records[0]
+
+
+def averaged(
+    metrics: Mapping[int, MetricRecord],
+    average: Callable[[list[RecordDict], str], MetricRecord],
+    count_key: str,
+) -> MetricRecord | None:
+    """The average of metrics, over those whose names agree with most of the others'."""
+    groups: dict[tuple[str, ...], list[RecordDict]] = {}
+    for record in metrics.values():
+        shape = tuple(
+            f"{name}[{len(value)}]" if isinstance(value, list) else name
+            for name, value in sorted(record.items())
+        )
+        groups.setdefault(shape, []).append(RecordDict({"metrics": record}))
+    if not groups:
+        return None
+    return average(max(groups.values(), key=len), count_key)

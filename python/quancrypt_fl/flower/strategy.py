@@ -1,0 +1,260 @@
+"""``QuanCryptStrategy``: Flower's FedAvg over updates that the server cannot read."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from logging import INFO
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Result
+from numpy.typing import NDArray
+
+import quancrypt_native as qn
+from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.flower.chain import first_link
+from quancrypt_fl.flower.history import History
+from quancrypt_fl.flower.model import initial_model, model_bytes
+from quancrypt_fl.flower.observing import RunObserver, RunObservers
+from quancrypt_fl.flower.run_log import RunLog
+from quancrypt_fl.flower.training_run import TrainingRun
+from quancrypt_fl.method.agreement import Agreement
+from quancrypt_fl.method.pruning import PruningSchedule
+
+__all__ = ["QuanCryptStrategy"]
+
+_PRUNING = PruningSchedule()
+
+
+class QuanCryptStrategy(FedAvg):
+    """Encrypted federated averaging, for clients with ``quancrypt_mod``.
+
+    Uploads are added as they arrive; the sum goes back to the clients, which alone can open it.
+    After the initial model the server never holds one, so ``evaluate_fn`` is refused, and
+    ``Result.arrays`` holds the final model sealed under the clients' key
+    (:func:`quancrypt_fl.flower.open_model`).
+
+    Parameters
+    ----------
+    params
+        Encryption parameters, for the packed encoding and ``key_mode="symmetric"``; ``bits`` and
+        ``max_weight`` are theirs.
+    clip_factor, pruning, mask, prune_global, smoothing, weighting, rounding, update, error_feedback
+        The method; see ``QuanCryptConfig``. ``pruning`` is a schedule, or None.
+    seed
+        Makes clients' stochastic rounding repeatable, by their ``partition-id``.
+    key_id
+        Fingerprint of the clients' key; without it, that of most clients in the first round.
+    state
+        Folder of what outlives the server process: encrypted sums, snapshot, ledger. Without it a
+        training that is interrupted is lost.
+    resume
+        Go on with the training in ``state``.
+    snapshot_every
+        Rounds between two snapshots, from which clients catch up that have lost theirs.
+    history_bytes
+        Bytes of encrypted sums from which a snapshot is taken earlier.
+    min_arrivals
+        Uploads below which a round ends without opening the sum: the sum of one is that one's
+        update.
+    observer
+        Told what happens, beside Flower's log.
+    poll
+        Seconds between two looks for replies.
+    clock, sleep
+        Time, for tests.
+    **fedavg
+        The arguments of :class:`flwr.serverapp.strategy.FedAvg`.
+
+    Attributes
+    ----------
+    records
+        After :meth:`start`: one entry per round, as in ``results.json``.
+
+    Raises
+    ------
+    ConfigError
+        If the parameters are of another kind, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        params: qn.Parameters,
+        *,
+        clip_factor: float = 3.0,
+        pruning: PruningSchedule | None = _PRUNING,
+        mask: str = "shared",
+        prune_global: bool = False,
+        smoothing: float = 1.0,
+        weighting: str = "integer",
+        rounding: str = "nearest",
+        update: str = "delta",
+        error_feedback: bool = False,
+        seed: int | None = None,
+        key_id: str | None = None,
+        state: str | Path | None = None,
+        resume: bool = False,
+        snapshot_every: int = 10,
+        history_bytes: int = 1 << 30,
+        min_arrivals: int = 2,
+        observer: RunObserver | None = None,
+        poll: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        **fedavg: Any,
+    ) -> None:
+        super().__init__(**fedavg)
+        self.params = _checked(params)
+        self.agreement = _agreement(
+            bits=params.bits,
+            max_weight=params.max_weight,
+            clip_factor=clip_factor,
+            pruning=pruning,
+            mask=mask,
+            prune_global=prune_global,
+            smoothing=smoothing,
+            weighting=weighting,
+            rounding=rounding,
+            update=update,
+            error_feedback=error_feedback,
+            seed=seed,
+        )
+        for name, value in (("snapshot_every", snapshot_every), ("min_arrivals", min_arrivals)):
+            if value < 1:
+                raise ConfigError(f"{name} = {value}; allowed: 1 or more")
+        self.key_id = key_id
+        self._state = None if state is None else Path(state)
+        self._resume = resume
+        self.snapshot_every = snapshot_every
+        self._history_bytes = history_bytes
+        self.min_arrivals = min_arrivals
+        self.observer = RunObservers(RunLog(), *([observer] if observer else []))
+        self.poll = poll
+        self.clock = clock
+        self.sleep = sleep
+        self.records: list[dict[str, Any]] = []
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the training; see :meth:`flwr.serverapp.strategy.Strategy.start`.
+
+        Parameters
+        ----------
+        timeout
+            Seconds for each exchange of messages. Clients that have not answered by then are
+            named, and the round goes on without them.
+        evaluate_fn
+            Must be None: the server has no model to evaluate.
+
+        Raises
+        ------
+        ConfigError
+            If ``evaluate_fn`` is given, or the model has no tensors of floats.
+        HistoryError
+            If the state folder is not usable, or holds another training.
+        """
+        if evaluate_fn is not None:
+            raise ConfigError(
+                "evaluate_fn needs a model, and the server has none after the initial one; "
+                "evaluate on clients (fraction_evaluate), or open the final model with the key"
+            )
+        model = initial_model(initial_arrays)
+        with self._open_history(model) as history:
+            run = TrainingRun(self, grid, history, timeout, train_config, evaluate_config)
+            try:
+                result = run.run(num_rounds)
+            except BaseException as error:
+                self.observer.run_finished(None, str(error) or type(error).__name__)
+                raise
+            self.records = run.records
+            self.observer.run_finished({"rounds": self.records}, None)
+            return result
+
+    def summary(self) -> None:
+        """Log the strategy's configuration."""
+        super().summary()
+        log(INFO, "\t└──> Encryption: %s", self.params)
+        log(INFO, "\t└──> Method: %s", self.agreement)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Not used: uploads are added one by one as they arrive."""
+        raise NotImplementedError("QuanCryptStrategy adds uploads as they arrive, in start()")
+
+    def facts(self) -> dict[str, Any]:
+        """What the parties agree on, as JSON has it: it is part of every chain id."""
+        return {
+            "agreement": self.agreement.model_dump(mode="json"),
+            "params": self.params.fingerprint,
+        }
+
+    def _open_history(self, model: Mapping[str, NDArray[Any]]) -> History:
+        facts, initial = self.facts(), model_bytes(model)
+        if self._resume and self._state is not None and (self._state / "history.json").exists():
+            history = History.resume(self._state, limit_bytes=self._history_bytes)
+            try:
+                _require_same(history, facts, initial)
+            except ConfigError:
+                history.close()
+                raise
+            return history
+        training = secrets.token_hex(16)
+        return History.begin(
+            self._state,
+            training=training,
+            facts=facts,
+            chain=first_link(training, facts, model),
+            initial=initial,
+            limit_bytes=self._history_bytes,
+        )
+
+
+def _require_same(history: History, facts: Mapping[str, Any], initial: bytes) -> None:
+    differing = [
+        f"{name}: {history.facts.get(name)!r} then, {facts[name]!r} now"
+        for name in facts
+        if history.facts.get(name) != json.loads(json.dumps(facts[name]))
+    ]
+    if not differing and initial != history.initial:
+        differing = ["the initial model"]
+    if differing:
+        raise ConfigError(f"the training to resume has other choices: {'; '.join(differing)}")
+
+
+def _checked(params: qn.Parameters) -> qn.Parameters:
+    if not isinstance(params, qn.Parameters):
+        raise ConfigError(
+            f"params is a {type(params).__name__}; allowed: quancrypt_native.Parameters"
+        )
+    if params.encoding != "packed" or params.key_mode != "symmetric":
+        raise ConfigError(
+            f"params are for the {params.encoding} encoding and key_mode {params.key_mode!r}; "
+            "allowed: Parameters.for_aggregation(..., key_mode='symmetric')"
+        )
+    return params
+
+
+def _agreement(**choices: Any) -> Agreement:
+    from pydantic import ValidationError
+
+    from quancrypt_fl.config import describe_errors
+
+    try:
+        return Agreement(**choices)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error)) from None

@@ -1,0 +1,209 @@
+"""A training from the first round to the last, as the server runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.flower.chain import digest, first_link, next_link
+from quancrypt_fl.flower.collector import Collector
+from quancrypt_fl.flower.exchanges import Exchanges
+from quancrypt_fl.flower.history import History, RoundSum
+from quancrypt_fl.flower.model import model_from_bytes
+from quancrypt_fl.flower.nodes import NodeBook
+from quancrypt_fl.flower.records import deployed_record, with_evaluation
+from quancrypt_fl.flower.requests import Writer
+from quancrypt_fl.flower.server_round import Outcome, ServerRound, averaged
+
+if TYPE_CHECKING:
+    from quancrypt_fl.flower.strategy import QuanCryptStrategy
+
+__all__ = ["SNAPSHOT", "TrainingRun"]
+
+SNAPSHOT = "quancrypt.snapshot"
+"""Name of the array in ``Result.arrays`` that holds the final model, sealed by a client."""
+
+
+class TrainingRun:
+    """One call of ``start``: rounds, evaluations, and the end."""
+
+    def __init__(
+        self,
+        strategy: QuanCryptStrategy,
+        grid: Grid,
+        history: History,
+        timeout: float,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord | None,
+    ) -> None:
+        self._s = strategy
+        self._grid = grid
+        self._history = history
+        self._train_config = train_config or ConfigRecord()
+        self._evaluate_config = evaluate_config or ConfigRecord()
+        self._observer = strategy.observer
+        noted = history.read("nodes")
+        self._book = NodeBook.from_document(noted) if noted else NodeBook()
+        self._book.key_id = strategy.key_id or self._book.key_id
+        model = model_from_bytes(history.initial)
+        floats = {name: tensor for name, tensor in model.items() if tensor.dtype.kind == "f"}
+        exchanges = Exchanges(
+            history=history,
+            book=self._book,
+            writer=Writer(
+                history,
+                strategy.params,
+                strategy.agreement,
+                model,
+                arrays_key=strategy.arrayrecord_key,
+                config_key=strategy.configrecord_key,
+                count_key=strategy.weighted_by_key,
+            ),
+            collector=Collector(
+                grid,
+                self._observer,
+                self._book.name,
+                poll=strategy.poll,
+                clock=strategy.clock,
+                sleep=strategy.sleep,
+            ),
+            observer=self._observer,
+            start=first_link(history.training, strategy.facts(), model),
+            params=strategy.params.fingerprint,
+            timeout=timeout,
+        )
+        self._round = ServerRound(
+            history=history,
+            book=self._book,
+            exchanges=exchanges,
+            observer=self._observer,
+            params=strategy.params,
+            agreement=strategy.agreement,
+            shapes={name: tensor.shape for name, tensor in floats.items()},
+            min_arrivals=strategy.min_arrivals,
+            count_key=strategy.weighted_by_key,
+        )
+        self._result = Result()
+        self._evaluations: dict[str, Any] = history.read("evaluations") or {}
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Records of the finished rounds, with their evaluations."""
+        return [self._evaluations.get(str(t), r) for t, r in enumerate(self._history.records)]
+
+    def run(self, num_rounds: int) -> Result:
+        history = self._history
+        self._observer.run_started(
+            training=history.training,
+            rounds=num_rounds,
+            finished=history.finished,
+            facts=self._s.facts(),
+        )
+        if history.finished and str(history.finished - 1) not in self._evaluations:
+            self._evaluate()  # the server was stopped between a sum and its evaluation
+        while history.finished < num_rounds:
+            self._one_round()
+            self._evaluate()
+        self._finish()
+        return self._result
+
+    # --- a round ---
+
+    def _one_round(self) -> None:
+        t, started = self._history.finished, time.perf_counter()
+        nodes, config = self._asked(self._s.configure_train, self._train_config)
+        if len(nodes) > self._s.params.max_weight:
+            raise ConfigError(
+                f"{len(nodes)} clients in a round; the encryption parameters allow a total weight "
+                f"of {self._s.params.max_weight}, and each counts at least 1"
+            )
+        self._observer.round_started(
+            round=t + 1, asked={node: self._book.name(node) for node in nodes}
+        )
+        due = self._history.wants_snapshot(self._s.snapshot_every)
+        outcome = self._round.run(
+            nodes, config, snapshot_from=nodes[t % len(nodes)] if due else None
+        )
+        self._close(outcome, nodes, time.perf_counter() - started)
+
+    def _close(self, outcome: Outcome, nodes: list[int], seconds: float) -> None:
+        history, t, total = self._history, self._history.finished, outcome.total
+        if outcome.snapshot is not None:
+            history.keep_snapshot(t, history.chain, outcome.snapshot)
+        sums = outcome.sums()
+        sum_digest = digest(sums) if sums else ""
+        weight = total.weight if total else 0
+        link = RoundSum(
+            round=t,
+            chain=next_link(
+                history.chain,
+                round=t,
+                weight=weight,
+                scale=outcome.scale,
+                sum_digest=sum_digest,
+            ),
+            weight=weight,
+            scale=outcome.scale,
+            size=len(sums),
+            digest=sum_digest,
+            failed=outcome.failed,
+        )
+        record = deployed_record(
+            t, self._round.method.pruning_rate(t), outcome, self._book, len(nodes), seconds
+        )
+        if total is not None and outcome.ledger is not None:
+            for node in outcome.ledger.entries:
+                self._book[node].counted = t
+        history.append(link, sums, record)
+        history.note("nodes", self._book.to_document())
+        metrics = averaged(
+            {node: answer.metrics for node, answer in outcome.answers.items()},
+            self._s.train_metrics_aggr_fn,
+            self._s.weighted_by_key,
+        )
+        if metrics is not None:
+            self._result.train_metrics_clientapp[t + 1] = metrics
+
+    def _evaluate(self) -> None:
+        """Clients evaluate the model after the round; the server learns their metrics."""
+        t, started = self._history.finished - 1, time.perf_counter()
+        nodes, config = self._asked(self._s.configure_evaluate, self._evaluate_config)
+        metrics = None
+        if nodes:
+            replies = self._round.evaluate(nodes, config)
+            metrics = averaged(replies, self._s.evaluate_metrics_aggr_fn, self._s.weighted_by_key)
+        if metrics is not None:
+            self._result.evaluate_metrics_clientapp[t + 1] = metrics
+        record = with_evaluation(self._history.records[t], metrics, time.perf_counter() - started)
+        self._evaluations[str(t)] = record
+        self._history.note("evaluations", self._evaluations)
+        self._history.note("nodes", self._book.to_document())
+        self._observer.round_finished(record)
+
+    def _finish(self) -> None:
+        """Every client holds the final model; one of them seals it for the result."""
+        nodes = sorted(self._grid.get_node_ids())
+        sealed = self._round.finish(nodes, self._train_config)
+        self._history.note("nodes", self._book.to_document())
+        if sealed is None:
+            self._observer.note("no client sealed the final model: Result.arrays is empty")
+            return
+        self._history.keep_snapshot(self._history.finished, self._history.chain, sealed)
+        self._result.arrays = ArrayRecord({SNAPSHOT: Array(np.frombuffer(sealed, dtype=np.uint8))})
+
+    def _asked(
+        self, configure: Callable[..., Iterable[Message]], config: ConfigRecord
+    ) -> tuple[list[int], ConfigRecord]:
+        """Nodes and configuration, as FedAvg (or a subclass of ours) chooses them."""
+        number = self._history.finished + (1 if configure == self._s.configure_train else 0)
+        messages = list(configure(number, ArrayRecord(), config, self._grid))
+        if messages:
+            config = messages[0].content.config_records.get(self._s.configrecord_key, config)
+        return sorted(message.metadata.dst_node_id for message in messages), config

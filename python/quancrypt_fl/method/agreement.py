@@ -1,0 +1,56 @@
+"""The choices that all parties of a training share, in a form that can be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from quancrypt_fl.method.pruning import PruningSchedule
+from quancrypt_fl.method.quancrypt import QuanCrypt
+from quancrypt_fl.method.statistics import StatisticsCode
+from quancrypt_fl.method.weighting import Share, shares
+
+__all__ = ["Agreement"]
+
+
+class Agreement(BaseModel):
+    """What QuanCrypt-FL's clients and server agree on before they begin.
+
+    Field by field as in ``QuanCryptConfig``; ``pruning`` is the schedule, or None to send every
+    coordinate. JSON of it may come from a stranger: ``model_validate_json`` checks every field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    bits: int = Field(ge=2, le=16)
+    max_weight: int = Field(ge=1, le=65_536)
+    clip_factor: float = Field(default=3.0, gt=0, le=1e6, allow_inf_nan=False)
+    pruning: PruningSchedule | None = PruningSchedule()
+    mask: Literal["shared", "client"] = "shared"
+    prune_global: bool = False
+    smoothing: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    weighting: Literal["integer", "prescaled", "uniform"] = "integer"
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    update: Literal["delta", "weights"] = "delta"
+    error_feedback: bool = False
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+    def method(self, names: Iterable[str]) -> QuanCrypt:
+        """The method, for a model with these tensors."""
+        return QuanCrypt(
+            shares=self.shares,
+            update=self.update,
+            smoothing=self.smoothing,
+            error_feedback=self.error_feedback,
+            statistics=StatisticsCode(tuple(names), self.bits, self.max_weight),
+            pruning=self.pruning,
+            mask=self.mask,
+            clip_factor=self.clip_factor,
+            prune_global=self.prune_global,
+        )
+
+    def shares(self, counts: Sequence[int]) -> list[Share]:
+        """Each client's share, from the sample counts; see :mod:`.weighting`."""
+        return shares(self.weighting, counts, self.max_weight)
