@@ -295,7 +295,7 @@ def test_training_reaches_encryption_through_one_door(path: Path) -> None:
     if place.parts[0] in TOOLS:
         # What is private is for benchmarks of the kernels alone.
         assert place.parts[0] == "bench" or "quancrypt_native._core" not in native
-    elif str(place) not in DOORS:
+    elif str(place) not in DOORS and place.parts[0] != "flower":
         assert native == set()
     else:
         assert not any(name.startswith("quancrypt_native._") for name in native)
@@ -313,7 +313,7 @@ ORDER = (
     "errors", "seeds", "machine", "audit", "receipts", "plots",
     "method", "data", "models",
     "config", "observer", "checkpoint", "protect", "baselines", "training", "results",
-    "engines", "export", "report", "tensorboard", "bench", "experiments",
+    "engines", "flower", "deployment", "export", "report", "tensorboard", "bench", "experiments",
     "cli",
 )  # fmt: skip
 """Files and folders of the federated side: each uses only what stands before it."""
@@ -352,6 +352,21 @@ def test_flower_stays_in_its_files(path: Path) -> None:
     place = str(path.relative_to(FL))
     if any(name.partition(".")[0] == "flwr" for name, _ in imports(path, "quancrypt_fl")):
         assert "flower" in place or place.startswith("cli/")
+
+
+def test_the_server_side_imports_nothing_that_opens() -> None:
+    """From the strategy on, no module of the clients' side is reached: keys, states, snapshots."""
+    pending, seen = [FL / "flower" / "strategy.py"], set()
+    while pending:
+        file = pending.pop()
+        seen.add(file)
+        for name, _ in imports(file, "quancrypt_fl.flower"):
+            found = fl_path(name) if name.startswith("quancrypt_fl.") else None
+            if found and found not in seen:
+                pending.append(found)
+    reached = {path.stem for path in seen if path.parent.name == "flower"}
+    assert {"strategy", "training_run", "server_round", "ledger", "history"} <= reached
+    assert not reached & {"client", "mod", "stores", "context_store", "held", "snapshot", "final"}
 
 
 # --- names ---

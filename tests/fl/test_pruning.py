@@ -20,6 +20,7 @@ from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.pruning import (
     Mask,
     PruningSchedule,
+    kept_count,
     prune_smallest,
     scatter,
     select,
@@ -249,3 +250,17 @@ def test_rates_near_one_prune_no_more_than_there_is(
     assert np.isfinite(restored).all()
     assert not restored[~mask.kept].any()
     assert np.count_nonzero(zero_smallest(tensor, rate)) <= tensor.size
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=0, max_size=4),
+    rate=st.floats(0.0, 0.999),
+    t=st.integers(0, 1000),
+    seed=st.integers(0, 10),
+)
+def test_what_is_kept_is_known_without_the_weights(
+    shape: list[int], rate: float, t: int, seed: int
+) -> None:
+    tensor = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    mask = shared_masks({"w": tensor}, rate, t)["w"]
+    assert kept_count(tuple(shape), rate, t) == mask.size

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from quancrypt_fl.config import CHOICES, GROUPS, QuanCryptConfig, describe_errors
 from quancrypt_fl.errors import ConfigError
 
-__all__ = ["config_from", "with_config_options"]
+__all__ = ["config_from", "with_config_options", "with_config_options_except"]
 
 _COMPUTED_DEFAULTS = {
     "batch_size": "64; 128 from 40 clients; digits 16",
@@ -33,11 +33,24 @@ def with_config_options(command: Command) -> Command:
     ``command`` takes a :class:`typer.Context`, in whose ``params`` the values are
     (:func:`config_from`), and its own options, which follow.
     """
+    return _with_options(command, frozenset())
+
+
+def with_config_options_except(*names: str) -> Callable[[Command], Command]:
+    """:func:`with_config_options` without the fields ``names``, which keep their defaults.
+
+    A command may have an option of its own by such a name; :func:`config_from` must then be told
+    what the field is.
+    """
+    return lambda command: _with_options(command, frozenset(names))
+
+
+def _with_options(command: Command, left_out: frozenset[str]) -> Command:
     signature = inspect.signature(command, eval_str=True)
     context, *own = signature.parameters.values()
     parameters = [
         context.replace(kind=inspect.Parameter.KEYWORD_ONLY),
-        *_options(),
+        *(option for option in _options() if option.name not in left_out),
         *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
     ]
     names = signature.parameters.keys()
@@ -59,7 +72,8 @@ def config_from(context: typer.Context, **changes: Any) -> QuanCryptConfig:
     ConfigError
         Naming every wrong value, and what is allowed.
     """
-    values = {name: context.params[name] for name in QuanCryptConfig.model_fields}
+    fields = QuanCryptConfig.model_fields
+    values = {name: context.params[name] for name in fields if name in context.params}
     try:
         return QuanCryptConfig(**{**values, **changes})
     except ValidationError as error:

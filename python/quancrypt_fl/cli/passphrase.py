@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quancrypt_fl.cli.errors import CommandError
 
-__all__ = ["VARIABLE", "read_passphrase"]
+__all__ = ["VARIABLE", "passphrase_in", "read_passphrase"]
 
 VARIABLE = "QUANCRYPT_PASSPHRASE"
 _LONGEST = 65_536  # bytes; a descriptor that never ends must not fill the memory
@@ -32,7 +32,8 @@ def read_passphrase(path: Path, descriptor: int | None, *, new: bool = False) ->
         Whether the file is about to be made: a prompt then asks twice.
     """
     if descriptor is not None:
-        return _checked(_first_line(descriptor), f"--passphrase-fd {descriptor}")
+        source = f"--passphrase-fd {descriptor}"
+        return _checked(_first_line(descriptor, source), source)
     if VARIABLE in os.environ:
         return _checked(os.fsencode(os.environ[VARIABLE]), VARIABLE)
     given = _checked(_ask(f"Passphrase for {path}: "), "the passphrase")
@@ -41,13 +42,25 @@ def read_passphrase(path: Path, descriptor: int | None, *, new: bool = False) ->
     return given
 
 
+def passphrase_in(file: Path) -> bytes:
+    """The passphrase that the first line of a file is."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be read: {error.strerror}") from error
+    try:
+        return _checked(_first_line(descriptor, str(file)), str(file))
+    finally:
+        os.close(descriptor)
+
+
 def _checked(passphrase: bytes, source: str) -> bytes:
     if not passphrase:
         raise CommandError(f"{source} is empty; a passphrase has at least one character")
     return passphrase
 
 
-def _first_line(descriptor: int) -> bytes:
+def _first_line(descriptor: int, source: str) -> bytes:
     line = bytearray()
     try:
         while b"\n" not in line and len(line) <= _LONGEST:
@@ -56,9 +69,9 @@ def _first_line(descriptor: int) -> bytes:
                 break
             line += block
     except OSError as error:
-        raise CommandError(f"--passphrase-fd {descriptor}: {error.strerror}") from error
+        raise CommandError(f"{source}: {error.strerror}") from error
     if len(line) > _LONGEST:
-        raise CommandError(f"--passphrase-fd {descriptor}: more than {_LONGEST} bytes")
+        raise CommandError(f"{source}: more than {_LONGEST} bytes")
     return bytes(line).partition(b"\n")[0].removesuffix(b"\r")
 
 

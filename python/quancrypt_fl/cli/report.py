@@ -20,7 +20,9 @@ __all__ = ["report"]
 
 _HEAD = 2_000  # bytes in which a page of ours names itself
 _LONGEST_TITLE = 200
-_OF_A_RUN = ("results.json", "experiment.json", "model.safetensors")
+_OF_A_RUN = (
+    "results.json", "experiment.json", "model.safetensors", "status.json", "events.jsonl",
+)  # fmt: skip
 
 
 def report(

@@ -2,7 +2,8 @@
 
 Every folder of results (the ``--out`` of an experiment) replaces what stands between
 ``<!-- experiments:NAME -->`` and ``<!-- /experiments -->`` in the document by its table and figure;
-the PNG file is copied next to the document. ``<!-- experiments:headline -->`` is replaced by one
+the PNG file is copied next to the document. A document may have a place of its own for another
+scale, ``NAME-standard`` or ``NAME-paper``, which is then taken. ``<!-- experiments:headline -->`` is replaced by one
 table of all accuracies in RESULTS, a line for each group and a column for each method. A name that
 has no place is an error, unless there is a headline.
 """
@@ -80,6 +81,8 @@ def main(arguments: Sequence[str]) -> None:
         text = fill(text, _HEADLINE, headline(list(every.values())))
     for folder, results in every.items():
         name, table = results["name"], markdown(results)
+        if (of_scale := f"{name}-{results['scale']}") in places:
+            name = of_scale
         if name not in places and _HEADLINE in places:
             continue
         figure = folder / "figure.png"

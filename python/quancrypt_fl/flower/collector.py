@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import httpx
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from quancrypt_fl.errors import FederatedError
@@ -86,16 +87,9 @@ class Collector:
             if waiting and not arrived:
                 self.sleep(min(self.poll, max(0.0, deadline - self.clock())))
         self._overdue |= waiting
-        lost |= set(waiting.values())
-        for node in sorted(lost):
-            self.observer.lost(
-                round=round,
-                phase=phase,
-                node=node,
-                name=self.name(node),
-                reason=f"no answer within {timeout:g} s",
-            )
-        return lost
+        for node in sorted([*lost, *waiting.values()]):
+            self._lose(node, f"no answer within {timeout:g} s", round, phase)
+        return lost | set(waiting.values())
 
     def _push(self, messages: Sequence[Message], timeout: float, lost: set[int]) -> dict[str, int]:
         nodes = [message.metadata.dst_node_id for message in messages]
@@ -115,6 +109,8 @@ class Collector:
         for key, node in list(waiting.items()):
             try:
                 yield from self.grid.pull_messages([key])
+            except httpx.HTTPStatusError as error:  # of this message: look at the others
+                self._lost_connection(error)
             except (httpx.HTTPError, OSError) as error:
                 self._lost_connection(error)
                 return
@@ -124,14 +120,15 @@ class Collector:
                 self._refuse(node, reason, round, phase)
         for key, node in list(self._overdue.items()):
             with suppress(Exception):
-                if list(self.grid.pull_messages([key])):
-                    del self._overdue[key]
-                    self.observer.ignored(
-                        round=round,
-                        node=node,
-                        name=self.name(node),
-                        reason="late: the time for it is over",
-                    )
+                for reply in self.grid.pull_messages([key]):
+                    self._overdue.pop(key, None)
+                    if not _is_flowers_own(reply):
+                        self.observer.ignored(
+                            round=round,
+                            node=node,
+                            name=self.name(node),
+                            reason="late: the time for it is over",
+                        )
 
     def _lost_connection(self, error: Exception) -> None:
         """The grid is out of reach: Flower's own retries are over; look again at the next turn."""
@@ -141,6 +138,9 @@ class Collector:
         self, handle: Handler, node: int, reply: Message, round: int, phase: str
     ) -> Message | None:
         try:
+            if _is_flowers_own(reply):
+                self._lose(node, _said(reply), round, phase)
+                return None
             if reply.has_error():
                 raise FederatedError(_said(reply))
             if reply.metadata.src_node_id != node:
@@ -153,10 +153,19 @@ class Collector:
             self._refuse(node, f"{type(error).__name__}: {error!s:.200}", round, phase)
         return None
 
+    def _lose(self, node: int, reason: str, round: int, phase: str) -> None:
+        self.observer.lost(round=round, phase=phase, node=node, name=self.name(node), reason=reason)
+
     def _refuse(self, node: int, reason: str, round: int, phase: str) -> None:
         self.observer.refused(
             round=round, phase=phase, node=node, name=self.name(node), reason=reason
         )
+
+
+def _is_flowers_own(reply: Message) -> bool:
+    """Whether the SuperLink answers in the place of a node that is gone, or of a lost message."""
+    own = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE)
+    return reply.has_error() and reply.error.code in own
 
 
 def _said(reply: Message) -> str:

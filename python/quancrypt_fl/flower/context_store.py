@@ -42,9 +42,7 @@ class ContextStore(Store):
 
     def finish(self, model: Mapping[str, NDArray[Any]]) -> None:
         """Put the final global model into the records, under :data:`MODEL`."""
-        arrays = {
-            name: Array(np.ascontiguousarray(t).reshape(t.shape)) for name, t in model.items()
-        }
+        arrays = {name: Array(np.asarray(t)) for name, t in model.items()}
         self._records[MODEL] = ArrayRecord(arrays)
 
     def _read(self, name: str) -> bytearray | None:

@@ -83,7 +83,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class State:
-    """All of it. The last two fields before ``digested`` say what is kept.
+    """All of it.
 
     Attributes
     ----------

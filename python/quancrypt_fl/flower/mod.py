@@ -109,6 +109,8 @@ class _Site:
             )
         index = context.node_config.get("partition-id", 0)
         folder = Path(str(state)) if state else None
+        if folder is not None and "quancrypt-state" not in context.node_config:
+            folder /= f"client-{index}"  # said for all nodes at once: a folder for each
         return cls(
             Path(str(key)),
             folder,

@@ -14,9 +14,9 @@ learns, are under AES-256-GCM; what the server knows anyway is authenticated in 
     106     n + 16 for each chunk
 
 The key is ``SecretKey.derive(b"quancrypt_fl snapshot v1" + salt)`` and seals this snapshot alone.
-Nonces therefore count chunks: 11 bytes of the chunk's number, big-endian, and one byte that is 1 for
-the last (STREAM: Hoang, Reyhanitabar, Rogaway, Vizár, CRYPTO 2015). Every chunk authenticates the
-first 106 bytes too. The plaintext, in chunks of 16 MiB, is that of ``held.held_bytes``.
+Nonces therefore count chunks: 11 bytes of the chunk's number, big-endian, and one byte, 1 for the
+last and else 0 (STREAM: Hoang, Reyhanitabar, Rogaway, Vizár, CRYPTO 2015). Every chunk also
+authenticates the first 106 bytes. The plaintext, in chunks of 16 MiB, is ``held.held_bytes``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -93,15 +94,22 @@ def open_snapshot(data: bytes, training: str, key: qn.SecretKey, *, round: int, 
     SnapshotError
         Saying what is wrong. Nothing is allocated that the length of ``data`` does not bound.
     """
-    prefix, salt, size = _check_prefix(data, training, round, chain)
-    cipher = AESGCM(key.derive(_LABEL + salt))
+    said = _said(data)
+    for name, found, expected in (
+        ("training", said.training, training),
+        ("round", said.round, round),
+        ("chain", said.chain, chain),
+    ):
+        if found != expected:
+            raise SnapshotError(f"the snapshot is of {name} {found}, not {expected}")
+    cipher = AESGCM(key.derive(_LABEL + said.salt))
     sealed = memoryview(data)[_PREFIX.size :]
-    plain = bytearray(size)
+    plain = bytearray(said.size)
     try:
-        for number, (nonce, start, end) in enumerate(_chunks(size)):
+        for number, (nonce, start, end) in enumerate(_chunks(said.size)):
             tags = number * _TAG_BYTES
             chunk = sealed[start + tags : end + tags + _TAG_BYTES]
-            plain[start:end] = cipher.decrypt(nonce, chunk, prefix)
+            plain[start:end] = cipher.decrypt(nonce, chunk, said.prefix)
     except InvalidTag:
         raise SnapshotError(
             "the snapshot does not open: another secret key sealed it, or it was changed"
@@ -117,35 +125,37 @@ def open_snapshot(data: bytes, training: str, key: qn.SecretKey, *, round: int, 
 
 def says_of_itself(data: bytes) -> tuple[str, int, str]:
     """Training, round and chain id of which a snapshot says it is; authentic once it has opened."""
-    if len(data) < _PREFIX.size:
-        raise SnapshotError(f"truncated: {len(data)} bytes are less than the smallest snapshot")
-    _, _, training, round, chain, _, _ = _PREFIX.unpack(data[: _PREFIX.size])
-    return training.hex(), round, chain.hex()
+    said = _said(data)
+    return said.training, said.round, said.chain
 
 
-def _check_prefix(data: bytes, training: str, round: int, chain: str) -> tuple[bytes, bytes, int]:
-    """The authenticated prefix, its salt, and the plaintext's length; all of it still untrusted."""
+@dataclass(frozen=True)
+class _Said:
+    """What stands in the clear, still untrusted; ``prefix`` is all of it as bytes."""
+
+    prefix: bytes
+    training: str
+    round: int
+    chain: str
+    salt: bytes
+    size: int
+
+
+def _said(data: bytes) -> _Said:
     if len(data) < _PREFIX.size:
         raise SnapshotError(f"truncated: {len(data)} bytes are less than the smallest snapshot")
     prefix = bytes(data[: _PREFIX.size])
-    magic, version, found_training, found_round, found_chain, salt, size = _PREFIX.unpack(prefix)
+    magic, version, training, number, chain, salt, size = _PREFIX.unpack(prefix)
     if magic != _MAGIC:
         raise SnapshotError("wrong magic: these bytes are no snapshot")
     if version != _VERSION:
         raise SnapshotError(f"snapshot version {version} is not supported; supported: {_VERSION}")
-    for name, found, expected in (
-        ("training", found_training.hex(), training),
-        ("round", found_round, round),
-        ("chain", found_chain.hex(), chain),
-    ):
-        if found != expected:
-            raise SnapshotError(f"the snapshot is of {name} {found}, not {expected}")
     expected_bytes = _PREFIX.size + size + _TAG_BYTES * -(-size // _CHUNK_BYTES)
     if size < 1 or expected_bytes != len(data):
         raise SnapshotError(
             f"a snapshot of {size} bytes takes {expected_bytes} when sealed; {len(data)} present"
         )
-    return prefix, salt, size
+    return _Said(prefix, training.hex(), number, chain.hex(), salt, size)
 
 
 def _chunks(size: int) -> Iterator[tuple[bytes, int, int]]:

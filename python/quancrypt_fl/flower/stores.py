@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -237,7 +238,8 @@ class FolderStore(Store):
     def finish(self, model: Mapping[str, NDArray[Any]]) -> None:
         """Write the final global model; see :func:`finished_model`."""
         path = finished_model(self._folder, self._training)
-        self._write(path.name, save(dict(model)))
+        # safetensors takes memory as it lies
+        self._write(path.name, save({n: np.asarray(t, order="C") for n, t in model.items()}))
         _log.info("%s: the global model", path)
 
     def close(self) -> None:

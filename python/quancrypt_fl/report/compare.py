@@ -31,14 +31,19 @@ class Group:
     runs: tuple[Run, ...]
 
     @property
-    def mean_accuracy(self) -> float:
-        """Mean final test accuracy."""
-        return mean(run.final_accuracy for run in self.runs)
+    def accuracies(self) -> list[float]:
+        """Final test accuracies of the runs that have one."""
+        return [run.final_accuracy for run in self.runs if run.final_accuracy is not None]
+
+    @property
+    def mean_accuracy(self) -> float | None:
+        """Their mean, if there is one."""
+        return mean(self.accuracies) if self.accuracies else None
 
     @property
     def deviation(self) -> float | None:
         """Standard deviation of the final test accuracy over seeds; None for one run."""
-        return stdev(run.final_accuracy for run in self.runs) if len(self.runs) > 1 else None
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)

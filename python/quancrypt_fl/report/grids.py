@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from quancrypt_fl.report.compare import ABSENT, Comparison, Group
+from quancrypt_fl.report.deployed import ClientShare
 from quancrypt_fl.report.figures import percent, ratio, seconds, size
 from quancrypt_fl.report.runs import PHASES, Run
 
@@ -16,6 +18,7 @@ __all__ = [
     "Cell",
     "Grid",
     "cells",
+    "clients_grid",
     "comparison_grids",
     "overview_grid",
     "receipts_grid",
@@ -25,6 +28,8 @@ __all__ = [
 
 _MOST_COLUMNS = 8  # of a table of what differs: more is a second table, so that it can be printed
 _MOST_ROUNDS = 60  # rows of one run's table
+_MOST_CLIENTS = 500  # rows of one run's clients
+STEPS = ("train", "protect", "unprotect")  # of what a client measures itself
 NUMBER, WORDS, NAME = "number", "words", "name"
 
 
@@ -70,13 +75,17 @@ def overview_grid(runs: Sequence[Run], links: Sequence[str]) -> Grid:
     """
     phases = [phase for phase in PHASES if any(phase in run.seconds for run in runs)]
     best = {
-        name: max(run.final_accuracy for run in runs if run.dataset == name)
+        name: max(
+            (r.final_accuracy for r in runs if r.dataset == name and r.final_accuracy is not None),
+            default=None,
+        )
         for name in {run.dataset for run in runs}
     }
     rows = []
     for run, link in zip(runs, links, strict=True):
         spent = run.seconds
-        top = len(runs) > 1 and run.final_accuracy == best[run.dataset]
+        final = run.final_accuracy
+        top = len(runs) > 1 and final is not None and final == best[run.dataset]
         uploaded = run.uploaded[-1]
         rows.append(
             (
@@ -84,7 +93,7 @@ def overview_grid(runs: Sequence[Run], links: Sequence[str]) -> Grid:
                 *cells(run.method, run.dataset, run.model, f"{run.clients:,}"),
                 Cell(f"{len(run.rounds):,}"),
                 Cell(percent(run.final_accuracy), look="best" if top else ""),
-                Cell(f"{percent(run.best.test_accuracy)} ({run.best.number})"),
+                Cell(f"{percent(run.best[0])} ({run.best[1]})" if run.best else ABSENT),
                 *cells(size(uploaded), ratio(run.upload_ratio)),
                 *cells(size(run.downloaded), ratio(run.ratio(run.downloaded))),
                 *(Cell(seconds(spent.get(phase))) for phase in phases),
@@ -116,15 +125,15 @@ def seeds_grid(groups: Sequence[Group]) -> Grid | None:
     rows = []
     for group in groups:
         deviation = group.deviation
-        finals = [run.final_accuracy for run in group.runs]
+        finals = group.accuracies
         rows.append(
             cells(
                 group.label,
                 f"{len(group.runs)}",
                 percent(group.mean_accuracy),
                 ABSENT if deviation is None else f"{100 * deviation:.2f}",
-                percent(min(finals)),
-                percent(max(finals)),
+                percent(min(finals, default=None)),
+                percent(max(finals, default=None)),
             )
         )
     labels = ("seeds", "mean", "deviation, points", "lowest", "highest")
@@ -195,6 +204,7 @@ def rounds_grid(run: Run, name: str) -> Grid:
     phases = [phase for phase in PHASES if phase in run.seconds]
     validated = any(item.validation_accuracy is not None for item in run.rounds)
     dropped = any(item.lost for item in run.rounds)
+    failed = any(item.failed for item in run.rounds)
     rows = []
     for item in chosen:
         rows.append(
@@ -210,6 +220,7 @@ def rounds_grid(run: Run, name: str) -> Grid:
                 size(item.upload),
                 size(item.download),
                 *(seconds(item.seconds.get(phase)) for phase in phases),
+                *([f"failed: {item.failed}" if item.failed else "ok"] if failed else []),
             )
         )
     labels = (
@@ -224,7 +235,44 @@ def rounds_grid(run: Run, name: str) -> Grid:
         "down",
         *phases,
     )
-    return Grid(name, caption, tuple((label, NUMBER) for label in ("round", *labels)), tuple(rows))
+    columns = [(label, NUMBER) for label in ("round", *labels)]
+    if failed:
+        columns.append(("result", WORDS))
+    return Grid(name, caption, tuple(columns), tuple(rows))
+
+
+def clients_grid(run: Run, name: str) -> Grid | None:
+    """Who took part in a deployed run and how often; None where the rounds do not say."""
+    shares: dict[str, list[ClientShare]] = {}
+    for item in run.rounds:
+        for share in item.clients:
+            shares.setdefault(share.node, []).append(share)
+    if not shares:
+        return None
+    steps = [p for p in STEPS if any(p in s.seconds for found in shares.values() for s in found)]
+    ordered = sorted(shares.values(), key=lambda found: (found[-1].name, found[-1].node))
+    rows = []
+    for found in ordered[:_MOST_CLIENTS]:
+        means = (
+            mean(values) if (values := [s.seconds[p] for s in found if p in s.seconds]) else None
+            for p in steps
+        )
+        rows.append(
+            cells(
+                found[-1].name,
+                f"{len(found):,}",
+                f"{sum(s.weight > 0 for s in found):,}",
+                _number(found[-1].samples),
+                f"{sum(s.weight for s in found):,}",
+                *(seconds(value) for value in means),
+            )
+        )
+    labels = ("rounds", "counted", "samples", "weight in all", *(f"{p}, mean" for p in steps))
+    caption = f"{len(ordered):,} client{'' if len(ordered) == 1 else 's'}"
+    if len(ordered) > _MOST_CLIENTS:
+        caption = f"{_MOST_CLIENTS} of {caption}"
+    columns = (("client", NAME), *((label, NUMBER) for label in labels))
+    return Grid(name, caption, columns, tuple(rows))
 
 
 def _number(value: int | None) -> str:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from quancrypt_fl.report.compare import Comparison, Group, compare, groups_of
 from quancrypt_fl.report.figures import percent, ratio
 from quancrypt_fl.report.grids import (
+    clients_grid,
     comparison_grids,
     overview_grid,
     receipts_grid,
@@ -144,8 +145,10 @@ def _facts_of(run: Run) -> str:
         run.model,
         _counted(run.clients, "client"),
         _counted(len(run.rounds), "round"),
-        f"seed {run.seed}",
+        *([] if run.deployed else [f"seed {run.seed}"]),
     ]
+    if run.deployed:
+        facts.append("deployed on Flower" + (", not finished" if run.unfinished else ""))
     if run.final_round != run.rounds[-1].number:
         facts.append(f"stopped early, back to round {run.final_round:,}")
     if run.parameters is not None:
@@ -154,19 +157,9 @@ def _facts_of(run: Run) -> str:
 
 
 def _tiles(runs: Sequence[Run], groups: Sequence[Group]) -> list[dict[str, str]]:
-    best = max(groups, key=lambda group: group.mean_accuracy)
-    deviation = best.deviation
-    spread = "" if deviation is None else f" ± {100 * deviation:.2f} over {len(best.runs)} seeds"
+    scored = [group for group in groups if group.mean_accuracy is not None]
     one = len(groups) == 1
-    ties = sum(group.mean_accuracy == best.mean_accuracy for group in groups)
-    said = f"{best.label}{spread}" if ties == 1 else f"{ties} configurations alike"
-    tiles = [
-        {
-            "label": "Final test accuracy" if one else "Best final test accuracy",
-            "figure": percent(best.mean_accuracy),
-            "note": said,
-        }
-    ]
+    tiles = [_accuracy_tile(scored, one)] if scored else []
     encrypted = [run for run in runs if run.receipt.level in ("good", "warning")]
     known = [(share, run) for run in encrypted if (share := run.upload_ratio)]
     if known:
@@ -203,6 +196,20 @@ def _tiles(runs: Sequence[Run], groups: Sequence[Group]) -> list[dict[str, str]]
     return tiles
 
 
+def _accuracy_tile(groups: Sequence[Group], one: bool) -> dict[str, str]:
+    """Of groups that have an accuracy, at least one."""
+    best = max(groups, key=lambda group: group.mean_accuracy or 0.0)
+    deviation = best.deviation
+    spread = "" if deviation is None else f" ± {100 * deviation:.2f} over {len(best.runs)} seeds"
+    ties = sum(group.mean_accuracy == best.mean_accuracy for group in groups)
+    said = f"{best.label}{spread}" if ties == 1 else f"{ties} configurations alike"
+    return {
+        "label": "Final test accuracy" if one else "Best final test accuracy",
+        "figure": percent(best.mean_accuracy),
+        "note": said,
+    }
+
+
 def _detail(run: Run, link: str, configs: Comparison) -> dict[str, Any]:
     shown = rounds_grid(run, f"{link}-rounds")
     return {
@@ -212,6 +219,7 @@ def _detail(run: Run, link: str, configs: Comparison) -> dict[str, Any]:
         "receipt": run.receipt,
         "sign": _SIGNS[run.receipt.level],
         "rounds": shown,
+        "clients": clients_grid(run, f"{link}-clients"),
         "rounds_said": shown.caption[0].lower() + shown.caption[1:],
         "config": [
             *((name, run.config[name]) for name in configs.differing if name in run.config),
@@ -227,11 +235,11 @@ def _sections(view: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("overview", "Overview"),
         *experiments,
-        ("accuracy", "Accuracy"),
+        *([("accuracy", "Accuracy")] if view["accuracy"] else []),
         *([("bytes", "Bytes")] if view["traffic"] else []),
         *([("time", "Time")] if view["time"] else []),
         ("receipts", "Receipts"),
         ("configuration", "Configuration"),
-        ("environment", "Environment"),
+        *([("environment", "Environment")] if view["environment"] or view["environments"] else []),
         ("runs", "Runs" if view["many"] else "The run"),
     ]

@@ -25,9 +25,12 @@ Points = list[tuple[float, float]]
 def accuracy_charts(groups: Sequence[Group]) -> list[LineChart]:
     """Test accuracy by round and by bytes uploaded; validation accuracy where runs have it."""
     by_round = _numbers(groups, lambda item: item.test_accuracy)
+    if not by_round:
+        return _without_accuracy(groups)
     y = _shares(by_round)
-    best = max(groups, key=lambda group: group.mean_accuracy)
-    said = f"Highest at the end: {percent(best.mean_accuracy)} with {best.label}."
+    ends = [(mean_, group.label) for group in groups if (mean_ := group.mean_accuracy) is not None]
+    best, label = max(ends, key=lambda end: end[0])
+    said = f"Highest at the end: {percent(best)} with {label}."
     charts = [_over_rounds("accuracy-rounds", "Test accuracy by round", by_round, y, said)]
     totals = [run.uploaded[-1] for group in groups for run in group.runs]
     first = [run.uploaded[0] for group in groups for run in group.runs]
@@ -52,6 +55,27 @@ def accuracy_charts(groups: Sequence[Group]) -> list[LineChart]:
         title = "Validation accuracy by round"
         charts.append(_over_rounds("validation", title, validation, _shares(validation), said))
     return charts
+
+
+def _without_accuracy(groups: Sequence[Group]) -> list[LineChart]:
+    """The training loss, where nobody measured an accuracy."""
+    losses = _numbers(groups, lambda item: item.train_loss)
+    if not losses:
+        return []
+    values = [y for item in losses for line in item.lines for _, y in line]
+    return [
+        line_chart(
+            "loss-rounds",
+            "Training loss by round",
+            losses,
+            _rounds(losses),
+            linear(values),
+            x_label="round",
+            x_text=_whole,
+            y_text=lambda value: f"{value:.4g}",
+            description=f"Between {min(values):.4g} and {max(values):.4g}.",
+        )
+    ]
 
 
 def traffic_charts(groups: Sequence[Group]) -> list[LineChart]:
@@ -155,6 +179,7 @@ def _accuracy_by_bytes(run: Run) -> Points:
     return [
         (float(sent), item.test_accuracy)
         for sent, item in zip(run.uploaded, run.rounds, strict=True)
+        if item.test_accuracy is not None
     ]
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Never
 
 from quancrypt_fl.errors import FederatedError
+from quancrypt_fl.report.deployed import document_of, is_over
 from quancrypt_fl.report.experiment import Experiment, parse_experiment
 from quancrypt_fl.report.runs import Run, parse_run
 from quancrypt_fl.report.values import UntrustedError, shorten
 
 __all__ = ["Findings", "Problem", "ReportError", "collect", "read_json"]
 
-RESULTS, EXPERIMENT = "results.json", "experiment.json"
+RESULTS, EXPERIMENT, STATUS = "results.json", "experiment.json", "status.json"
 MAX_BYTES = 32 << 20  # 10,000 rounds take about 6 MB
 MAX_DEPTH = 12  # folders below the one that was named
 MAX_FOLDERS = 20_000
@@ -62,6 +63,8 @@ class Findings:
 def collect(folder: Path) -> Findings:
     """Read every ``results.json`` and ``experiment.json`` below ``folder``.
 
+    The ``status.json`` of a deployed run stands in for results that are not there yet.
+
     A run's name is its folder's place below ``folder``; that of ``folder`` itself is its own name.
     Beyond :data:`MAX_RUNS` files of a kind the search ends, and says so.
 
@@ -84,7 +87,11 @@ def collect(folder: Path) -> Findings:
         name = place.parent.as_posix() if place.parent.parts else folder.resolve().name
         try:
             document = read_json(folder / place)
-            if place.name == RESULTS:
+            if place.name == STATUS:
+                if is_over(document) and _has_results(folder, place):
+                    continue
+                found.runs.append(parse_run(document_of(document), name))
+            elif place.name == RESULTS:
                 found.runs.append(parse_run(document, name))
             else:
                 index = len(found.experiments) + 1
@@ -97,6 +104,11 @@ def collect(folder: Path) -> Findings:
     if not found.runs and not found.experiments:
         raise ReportError(f"{folder}: {_nothing(found.problems)}")
     return found
+
+
+def _has_results(folder: Path, place: Path) -> bool:
+    """Whether results lie in a folder above, as in a server's kit with a folder for its state."""
+    return any((folder / above / RESULTS).is_file() for above in place.parents)
 
 
 def _nothing(problems: Sequence[Problem]) -> str:
@@ -123,7 +135,8 @@ def _files_below(folder: Path, found: Findings) -> Iterator[Path]:
                 )
             folders.clear()
         folders.sort()
-        yield from (place / name for name in (EXPERIMENT, RESULTS) if name in files)
+        wanted = (EXPERIMENT, RESULTS if RESULTS in files else STATUS)
+        yield from (place / name for name in wanted if name in files)
 
 
 def read_json(path: Path) -> Any:

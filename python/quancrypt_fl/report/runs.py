@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from quancrypt_fl.method.meter import PHASES
+from quancrypt_fl.report.deployed import ClientShare, client_shares
 from quancrypt_fl.report.receipts import Receipt, parse_receipt
 from quancrypt_fl.report.values import (
     UntrustedError,
@@ -16,6 +17,7 @@ from quancrypt_fl.report.values import (
     number,
     optional_count,
     optional_number,
+    reported_share,
     require_schema,
     section,
     shorten,
@@ -36,7 +38,7 @@ class Round:
     """One round. Accuracies in ``[0, 1]``, bytes per client, seconds per phase; None: not given."""
 
     number: int
-    test_accuracy: float
+    test_accuracy: float | None
     test_loss: float | None
     train_loss: float | None
     validation_accuracy: float | None
@@ -46,6 +48,8 @@ class Round:
     download: int
     participants: int | None
     lost: int | None
+    failed: str = ""
+    clients: tuple[ClientShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class Run:
         Values as text, by field; lists are joined with commas.
     final_accuracy, final_round
         On the test set, of the weights that the run ended with, and their round: the last one,
-        unless early stopping went back to better ones.
+        unless early stopping went back to better ones. A deployed run may have none: its server
+        cannot read the model, and clients need not evaluate it.
     float32_bytes
         An update as plain float32, or None if the file does not say.
     """
@@ -74,17 +79,27 @@ class Run:
     config: Mapping[str, str]
     environment: Mapping[str, str]
     rounds: tuple[Round, ...]
-    final_accuracy: float
+    final_accuracy: float | None
     final_round: int
     receipt: Receipt
     parameters: int | None
     float32_bytes: int | None
     validation_accuracy: float | None
+    deployed: bool = False
+    unfinished: bool = False
 
     @property
-    def best(self) -> Round:
-        """The first round with the highest test accuracy."""
-        return max(self.rounds, key=lambda item: item.test_accuracy)
+    def best(self) -> tuple[float, int] | None:
+        """The highest test accuracy and its first round, if any round has one."""
+        scored = [
+            (item.test_accuracy, -item.number)
+            for item in self.rounds
+            if item.test_accuracy is not None
+        ]
+        if not scored:
+            return None
+        accuracy, number_ = max(scored)
+        return accuracy, -number_
 
     @property
     def uploaded(self) -> list[int]:
@@ -116,7 +131,7 @@ class Run:
             "seed": self.seed,
             "rounds": len(self.rounds),
             "test_accuracy": self.final_accuracy,
-            "best_test_accuracy": self.best.test_accuracy,
+            "best_test_accuracy": self.best and self.best[0],
             "bytes": {"upload": self.uploaded[-1], "download": self.downloaded},
             "seconds": self.seconds,
             "protection": self.receipt.level,
@@ -144,8 +159,9 @@ def parse_run(document: Any, name: str) -> Run:
         At the first value that is missing or not what it should be.
     """
     require_schema(document, SCHEMA)
+    required = document.get("engine") != "flower"
     rounds = tuple(
-        _round(entry, f"rounds[{i}].")
+        _round(entry, f"rounds[{i}].", scored=required)
         for i, entry in enumerate(entries(document, "rounds", largest=MAX_ROUNDS))
     )
     for before, after in pairwise(rounds):
@@ -153,22 +169,29 @@ def parse_run(document: Any, name: str) -> Run:
             raise UntrustedError(f"round {after.number} follows round {before.number}")
     totals = section(document, "totals", required=False)
     final = _share(totals, "test_accuracy", "totals.")
+    scored = [item.test_accuracy for item in rounds if item.test_accuracy is not None]
+    deployed = text(document, "engine", default="") == "flower"
+    unknown = "–" if deployed else None  # somebody else's app trains whatever it likes
     return Run(
         name=shorten(name),
         method=text(document, "method"),
-        dataset=text(document, "dataset"),
-        model=text(document, "model"),
+        dataset=text(document, "dataset", default=unknown),
+        model=text(document, "model", default=unknown),
         clients=count(document, "clients", low=1),
-        seed=count(document, "seed"),
-        config=_fields(section(document, "config"), "config", without=NO_CHOICES),
+        seed=(optional_count(document, "seed") or 0) if deployed else count(document, "seed"),
+        config=_fields(
+            section(document, "config", required=not deployed), "config", without=NO_CHOICES
+        ),
         environment=_fields(section(document, "environment", required=False), "environment"),
         rounds=rounds,
-        final_accuracy=rounds[-1].test_accuracy if final is None else final,
+        final_accuracy=final if final is not None else scored[-1] if scored else None,
         final_round=optional_count(totals, "final_round", "totals.", low=1) or rounds[-1].number,
         receipt=parse_receipt(section(document, "receipt", required=False)),
         parameters=optional_count(totals, "parameters", "totals."),
         float32_bytes=optional_count(totals, "float32_update_bytes", "totals.", low=1),
         validation_accuracy=_share(totals, "validation_accuracy", "totals."),
+        deployed=deployed,
+        unfinished=document.get("unfinished") is True,
     )
 
 
@@ -176,12 +199,16 @@ def _share(document: Any, key: str, place: str) -> float | None:
     return optional_number(document, key, place, low=0, high=1)
 
 
-def _round(entry: Any, place: str) -> Round:
+def _round(entry: Any, place: str, *, scored: bool) -> Round:
     seconds = section(entry, "seconds", place, required=False)
     sizes = section(entry, "bytes", place, required=False)
     return Round(
         number=count(entry, "round", place, low=1),
-        test_accuracy=number(entry, "test_accuracy", place, low=0, high=1),
+        test_accuracy=(
+            number(entry, "test_accuracy", place, low=0, high=1)
+            if scored
+            else reported_share(entry, "test_accuracy", place)
+        ),
         test_loss=optional_number(entry, "test_loss", place),
         train_loss=optional_number(entry, "train_loss", place),
         validation_accuracy=_share(entry, "validation_accuracy", place),
@@ -195,6 +222,8 @@ def _round(entry: Any, place: str) -> Round:
         download=optional_count(sizes, "download", f"{place}bytes.") or 0,
         participants=optional_count(entry, "participants", place),
         lost=optional_count(entry, "lost", place),
+        failed=text(entry, "failed", place, default=""),
+        clients=client_shares(entry, place),
     )
 
 

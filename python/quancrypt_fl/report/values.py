@@ -17,6 +17,7 @@ __all__ = [
     "number",
     "optional_count",
     "optional_number",
+    "reported_share",
     "require_schema",
     "section",
     "shorten",
@@ -94,6 +95,15 @@ def optional_number(
     if not low <= value <= high:  # NaN too
         raise UntrustedError(f"{place}{key} = {value!r} is not in [{low:g}, {high:g}]")
     return float(value)
+
+
+def reported_share(document: Any, key: str, place: str = "") -> float | None:
+    """A share that clients report: one outside ``[0, 1]`` (per cent, nonsense) is not known.
+
+    Clients of a deployed run measure what they like; it must not make a whole file unreadable.
+    """
+    found = optional_number(document, key, place)
+    return found if found is not None and 0 <= found <= 1 else None
 
 
 def count(document: Any, key: str, place: str = "", *, low: int = 0) -> int:

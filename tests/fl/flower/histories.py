@@ -1,4 +1,4 @@
-"""Rounds to fill histories with, what a history shows, and a disk that ends at the n-th operation."""
+"""Rounds to fill histories with, what a history shows, and a disk that fails at a chosen moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ START = digest(b"start")
 
 def begun(folder: Path | None, limit_bytes: int = 10_000) -> History:
     return History.begin(
-        folder, training="ab" * 16, facts=FACTS, chain=START, initial=INITIAL, limit_bytes=limit_bytes
+        folder,
+        training="ab" * 16,
+        facts=FACTS,
+        chain=START,
+        initial=INITIAL,
+        limit_bytes=limit_bytes,
     )
 
 
@@ -102,6 +107,14 @@ def view(history: History) -> tuple[Any, ...]:
     return (*core(history), ways(history), history.wants_snapshot(3), history.wants_snapshot(0))
 
 
+def files(folder: Path, pattern: str = "*") -> set[str]:
+    return {path.name for path in folder.glob(pattern)}
+
+
+def kept(folder: Path) -> set[int]:
+    return {int(name[4:9]) for name in files(folder, "sum-*.bin")}
+
+
 class KilledError(BaseException):
     """The process ends here."""
 
@@ -119,8 +132,8 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, survives: int, fails: str) -> None:
         self.left, self.fails = survives, fails
         self._real = os.replace, os.unlink, Path.open
-        self._unsynced: list[tuple[Path, bytes | None]] = []
-        self._sizes: dict[str, int] = {}
+        self._renamed: list[tuple[Path, bytes | None]] = []  # with what was there before
+        self._written: dict[str, int] = {}  # with the bytes that are durable
         monkeypatch.setattr(os, "fsync", self._fsync)
         monkeypatch.setattr(os, "replace", self._replace)
         monkeypatch.setattr(os, "unlink", self._unlink)
@@ -128,42 +141,51 @@ class Disk:
 
     def step(self, *, takes_room: bool = True) -> None:
         self.left -= 1
-        if self.left == -1:
-            if self.fails != "full":
-                raise KilledError
-            if not takes_room:
-                self.left = 0  # the next one that does
-            else:
+        if self.left != -1:
+            return
+        if self.fails == "full":
+            if takes_room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _fsync(self, fd: int) -> None:
-        folder = stat.S_ISDIR(os.fstat(fd).st_mode)
-        if self.left == 0 and self.fails == "power":
-            if not folder:
-                size, durable = os.fstat(fd).st_size, self._sizes[os.readlink(f"/proc/self/fd/{fd}")]
-                os.ftruncate(fd, (size + min(size, durable)) // 2)
-            for path, before in reversed(self._unsynced):
+            self.left = 0  # the next one that does
+            return
+        if self.fails == "power":
+            for name, durable in self._written.items():
+                size = Path(name).stat().st_size
+                os.truncate(name, (size + min(size, durable)) // 2)
+            for path, before in reversed(self._renamed):
                 self._real[1](path)
                 if before is not None:
                     with self._real[2](path, "wb") as stream:
                         stream.write(before)
+        raise KilledError
+
+    def _fsync(self, fd: int) -> None:
         self.step()
-        if folder:
-            self._unsynced.clear()
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            self._renamed.clear()
+        else:
+            self._written.pop(str(Path(f"/proc/self/fd/{fd}").readlink()), None)
 
     def _replace(self, source: Path, target: Path) -> None:
         self.step(takes_room=False)
-        self._unsynced.append((target, target.read_bytes() if target.exists() else None))
+        before = None
+        if target.exists():
+            with self._real[2](target, "rb") as stream:
+                before = stream.read()
+        self._renamed.append((target, before))
+        if str(source) in self._written:
+            self._written[str(target)] = self._written.pop(str(source))
         self._real[0](source, target)
 
     def _unlink(self, path: Path, **options: Any) -> None:
         self.step(takes_room=False)
+        self._written.pop(str(path), None)
         self._real[1](path, **options)
 
     def _open(self, path: Path, mode: str) -> Any:
         if mode == "rb":
             return self._real[2](path, mode)
-        self._sizes[str(path)] = path.stat().st_size if mode == "r+b" else 0
+        self._written.setdefault(str(path), path.stat().st_size if mode == "r+b" else 0)
         return _Stream(self, self._real[2](path, mode))
 
 

@@ -20,7 +20,12 @@ from tests.fl.flower.states import OTHER, TRAINING, bits, held
 import quancrypt_native as qn
 from quancrypt_fl.flower import snapshot
 from quancrypt_fl.flower.held import held_bytes
-from quancrypt_fl.flower.snapshot import SnapshotError, open_snapshot, seal_snapshot
+from quancrypt_fl.flower.snapshot import (
+    SnapshotError,
+    open_snapshot,
+    says_of_itself,
+    seal_snapshot,
+)
 from quancrypt_fl.flower.stores import Held
 from quancrypt_fl.flower.tensors_file import (
     MAX_HEADER_BYTES,
@@ -100,7 +105,7 @@ def test_every_truncation_is_refused(
         with pytest.raises(SnapshotError):
             reopened(data[:size], key, state)
     for tail in (b"\0", data[-16:], data):
-        with pytest.raises(SnapshotError, match="present$"):
+        with pytest.raises(SnapshotError, match="present"):
             reopened(data + tail, key, state)
 
 
@@ -161,9 +166,17 @@ def test_of_something_else(key: qn.SecretKey) -> None:
         reopened(data[:3], key, state)
 
 
+def test_what_a_snapshot_says_of_itself(key: qn.SecretKey) -> None:
+    state, data = small(key)
+    assert says_of_itself(data) == (TRAINING, 1, state.chain)
+    for bad in (data[:105], data[:-1], data + b"\0", b"Q" * len(data), data[:8] + b"\2" + data[9:]):
+        with pytest.raises(SnapshotError):
+            says_of_itself(bad)
+
+
 def test_the_clear_facts_are_authenticated(key: qn.SecretKey) -> None:
     """A server that relabels a snapshot of an earlier round does not get it opened."""
-    state, data = small(key)
+    _, data = small(key)
     later = data[:26] + struct.pack("<Q", 2) + bytes.fromhex(held(2).chain) + data[66:]
     with pytest.raises(SnapshotError, match="does not open"):
         open_snapshot(later, TRAINING, key, round=2, chain=held(2).chain)

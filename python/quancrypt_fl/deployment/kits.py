@@ -1,0 +1,450 @@
+"""Kits: one folder per site with all that its process needs. What is in them, read and checked.
+
+Layout, as ``quancrypt provision`` writes it (``S``: secret, mode 0600)::
+
+    KITS/README.txt
+    KITS/server/README.txt
+               deployment.toml      address, key identity, configuration of the run
+               clients.toml         names and public keys of the sites
+               supernodes/NAME.pub  public key of a site's SuperNode, OpenSSH
+               params.qcp           encryption parameters
+               ca.pem, server.pem   TLS certificates
+               server.key       S   TLS key: the only secret, and none of the data
+               state/               made when it runs: Flower's database, sums, results
+    KITS/NAME/README.txt
+              node.toml             name, partition, address, key identity, configuration
+              params.qcp            encryption parameters
+              secret.key        S   the clients' secret key, sealed with a passphrase
+              ca.pem                what the server's certificate is checked against
+              supernode.key     S   private key of its SuperNode, OpenSSH
+              supernode.pub         its public key
+              state/                made when it runs: the model, what is carried over
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from quancrypt_fl.config import QuanCryptConfig, describe_errors
+from quancrypt_fl.errors import FederatedError
+
+__all__ = [
+    "APPS",
+    "NOT_DEPLOYED",
+    "OWN_APP_FIELDS",
+    "SITE_FIELDS",
+    "ClientKit",
+    "KitError",
+    "ServerKit",
+    "Site",
+    "check_name",
+    "joined_address",
+    "repeated",
+    "run_table",
+]
+
+SCHEMA = 1
+README = "README.txt"
+SERVER = "server"
+DEPLOYMENT = "deployment.toml"
+CLIENTS = "clients.toml"
+SUPERNODES = "supernodes"
+PARAMETERS = "params.qcp"  # `quancrypt decrypt` looks for it beside a key
+CA = "ca.pem"
+CERTIFICATE = "server.pem"
+TLS_KEY = "server.key"
+NODE = "node.toml"
+SECRET_KEY = "secret.key"
+AUTH_KEY = "supernode.key"
+AUTH_PUBLIC_KEY = "supernode.pub"
+STATE = "state"
+
+APPS = ("builtin", "own")
+"""Whose app is run: ours, which knows the data set and the model, or the user's."""
+
+SITE_FIELDS = frozenset({"data_dir", "device", "out", "processes", "tensorboard"})
+"""Fields of a configuration that a site decides for itself: no kit holds them."""
+
+NOT_DEPLOYED = frozenset(
+    {
+        "method", "encryption", "dropout", "paillier_bits", "tenseal_parameters",
+        "dp_epsilon", "dp_delta", "dp_clip",
+    }
+)  # fmt: skip
+"""Fields of simulations: other methods, no encryption, clients lost on purpose."""
+
+OWN_APP_FIELDS = frozenset(
+    {
+        "clients", "rounds", "participation", "min_arrivals", "seed", "bits", "rounding", "update",
+        "clip_factor", "pruning", "mask", "p_0", "p_target", "t_eff", "t_target", "prune_global",
+        "error_feedback", "smoothing", "weighting", "max_weight", "security",
+    }
+)  # fmt: skip
+"""Fields of a configuration that mean something for an app of one's own: no data, no training."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HEXADECIMAL = re.compile(r"[0-9a-f]{32}")
+_SSH_EC_KEY = re.compile(r"ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/]+={0,2}( [^\n]*)?\n?")
+_LARGEST_FILE = 16 << 20  # bytes of a TOML file: 65,536 clients fit
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class KitError(FederatedError, ValueError):
+    """A kit is incomplete, damaged, or is not one of the kind asked for."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A client as the server knows it."""
+
+    name: str
+    partition: int
+    """Its place among the clients, from 0: which part of a divided data set is its own."""
+    public_key: Path
+    """Public key of its SuperNode: what ``flwr supernode register`` takes."""
+
+
+@dataclass(frozen=True)
+class _Kit:
+    """What both kinds hold. ``host``, ``port``: where clients reach the server."""
+
+    folder: Path
+    host: str
+    port: int
+    key_id: str
+    """32 hexadecimal digits of the clients' key: public."""
+    parameters_id: str
+    """32 hexadecimal digits of the encryption parameters."""
+    app: str
+    """``"builtin"`` or ``"own"``, see :data:`APPS`."""
+    config: QuanCryptConfig
+    """The run, defaults filled in. With an app of one's own only :data:`OWN_APP_FIELDS` count."""
+    params: Path
+    ca: Path
+    state: Path
+    """Folder for what a process keeps; absent until it is started."""
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` for clients, an IPv6 address in brackets."""
+        return joined_address(self.host, self.port)
+
+
+@dataclass(frozen=True)
+class ServerKit(_Kit):
+    """The server's folder, loaded. It holds no key that opens an update."""
+
+    listen: str
+    """Address of the machine on which to listen, ``"0.0.0.0"`` for all."""
+    certificate: Path
+    """``server.pem``: the server's certificate, which :attr:`ca` has signed."""
+    private_key: Path
+    """``server.key``: TLS key."""
+    sites: tuple[Site, ...]
+
+    @property
+    def listen_address(self) -> str:
+        """``HOST:PORT`` for the socket."""
+        return joined_address(self.listen, self.port)
+
+    @property
+    def local_address(self) -> str:
+        """``HOST:PORT`` for processes on the server's machine; its certificate names the host."""
+        return joined_address(
+            {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen), self.port
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> ServerKit:
+        """Read and check ``KITS/server``.
+
+        Raises
+        ------
+        KitError
+            Naming the file, what it holds, and what is allowed.
+        """
+        folder = _folder(path, DEPLOYMENT, other=NODE, advice="it is a client's: quancrypt client")
+        file = _Table.read(folder / DEPLOYMENT)
+        common = _common(folder, file)
+        server = file.table("server")
+        listen = server.text("listen")
+        server.finish()
+        file.finish()
+        sites = _sites(folder)
+        if len(sites) != common["config"].clients:
+            raise KitError(
+                f"{folder / CLIENTS}: {len(sites)} clients; {folder / DEPLOYMENT} says "
+                f"clients = {common['config'].clients}"
+            )
+        return cls(
+            **common,
+            listen=listen,
+            certificate=_file(folder / CERTIFICATE),
+            private_key=_file(folder / TLS_KEY),
+            sites=sites,
+        )
+
+    def exposed(self) -> list[Path]:
+        """Secret files that other users of the machine may read."""
+        return _exposed(self.private_key)
+
+
+@dataclass(frozen=True)
+class ClientKit(_Kit):
+    """A client's folder, loaded."""
+
+    name: str
+    partition: int
+    """Its place among the clients, from 0."""
+    partitions: int
+    """Number of clients."""
+    secret_key: Path
+    """``secret.key``: the clients' key, sealed with a passphrase."""
+    auth_key: Path
+    """``supernode.key``: for ``--auth-supernode-private-key``."""
+    auth_public_key: Path
+
+    @classmethod
+    def load(cls, path: Path | str) -> ClientKit:
+        """Read and check ``KITS/NAME``.
+
+        Raises
+        ------
+        KitError
+            Naming the file, what it holds, and what is allowed.
+        """
+        folder = _folder(
+            path, NODE, other=DEPLOYMENT, advice="it is the server's: quancrypt server"
+        )
+        file = _Table.read(folder / NODE)
+        common = _common(folder, file)
+        file.table("server").finish()
+        node = file.table("node")
+        name = check_name(node.text("name"), str(node.place))
+        partitions = node.number("partitions", 1, 65_536)
+        partition = node.number("partition", 0, partitions - 1)
+        node.finish()
+        file.finish()
+        if partitions != common["config"].clients:
+            raise KitError(
+                f"{folder / NODE}: partitions = {partitions} in [node], but "
+                f"clients = {common['config'].clients} in [run]; both are the number of clients"
+            )
+        return cls(
+            **common,
+            name=name,
+            partition=partition,
+            partitions=partitions,
+            secret_key=_file(folder / SECRET_KEY),
+            auth_key=_file(folder / AUTH_KEY),
+            auth_public_key=_file(folder / AUTH_PUBLIC_KEY),
+        )
+
+    def node_config(self) -> dict[str, str | int]:
+        """What Flower's ``--node-config`` says of this node, with absolute paths."""
+        return {
+            "partition-id": self.partition,
+            "num-partitions": self.partitions,
+            "quancrypt-key": str(self.secret_key),
+            "quancrypt-state": str(self.state),
+            "quancrypt-name": self.name,
+        }
+
+    def exposed(self) -> list[Path]:
+        """Secret files that other users of the machine may read."""
+        return _exposed(self.secret_key, self.auth_key)
+
+
+def check_name(name: str, place: str = "a client's name") -> str:
+    """``name`` if a site may be called so: it names a folder and stands in logs.
+
+    Raises
+    ------
+    KitError
+        Naming it and what is allowed.
+    """
+    if not _NAME.fullmatch(name) or name.lower() == SERVER:
+        raise KitError(
+            f"{place}: {name!r}; allowed: letters, digits, '.', '_', '-', up to 64 of them, the "
+            f"first a letter or a digit, and not {SERVER!r}"
+        )
+    return name
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """The names that are there more than once."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def joined_address(host: str, port: int) -> str:
+    """``HOST:PORT``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def run_table(config: QuanCryptConfig, app: str) -> dict[str, Any]:
+    """The ``[run]`` table of a kit: what decides the result, and nothing that a site decides.
+
+    Parameters
+    ----------
+    config
+        The run; its defaults are filled in.
+    app
+        See :data:`APPS`.
+    """
+    kept = QuanCryptConfig.model_fields.keys() - SITE_FIELDS - NOT_DEPLOYED
+    if app == "own":
+        kept &= OWN_APP_FIELDS
+    fields = config.resolved().model_dump(mode="json", exclude_none=True, include=set(kept))
+    return {"app": app, **fields}
+
+
+@dataclass
+class _Table:
+    """A table of a TOML file, of which every key must be asked for."""
+
+    place: str
+    """File, and table in it, for messages."""
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> _Table:
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(_LARGEST_FILE + 1)
+        except OSError as error:
+            raise KitError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if len(data) > _LARGEST_FILE:
+            raise KitError(f"{path}: more than {_LARGEST_FILE} bytes; allowed: up to that")
+        try:
+            table = cls(str(path), tomllib.loads(data.decode()))
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+            raise KitError(f"{path}: is no TOML file: {error}") from None
+        schema = table.take("schema")
+        if schema != SCHEMA or type(schema) is not int:
+            raise KitError(f"{path}: schema = {schema!r:.80}; this version reads {SCHEMA}")
+        return table
+
+    def take(self, key: str) -> Any:
+        try:
+            return self.values.pop(key)
+        except KeyError:
+            raise KitError(f"{self.place}: {key} is missing") from None
+
+    def table(self, key: str) -> _Table:
+        value = self.values.get(key)
+        if not isinstance(value, dict):
+            raise KitError(f"{self.place}: there is no table [{key}]")
+        return _Table(f"{self.place}: [{key}]", value)
+
+    def text(self, key: str, pattern: re.Pattern[str] | None = None, allowed: str = "text") -> str:
+        value = self.take(key)
+        if not isinstance(value, str) or not value or (pattern and not pattern.fullmatch(value)):
+            raise KitError(f"{self.place}: {key} = {value!r:.80}; allowed: {allowed}")
+        return value
+
+    def number(self, key: str, least: int, most: int) -> int:
+        value = self.take(key)
+        if type(value) is not int or not least <= value <= most:
+            raise KitError(f"{self.place}: {key} = {value!r:.80}; allowed: {least} to {most}")
+        return value
+
+    def finish(self) -> None:
+        """Nothing is left: a misspelt key would be a setting without effect. Tables that were
+        asked for are empty by now.
+        """
+        left = [key for key, value in self.values.items() if value != {}]
+        if left:
+            raise KitError(f"{self.place}: unknown: {', '.join(map(repr, left))}")
+
+
+def _folder(path: Path | str, marker: str, *, other: str, advice: str) -> Path:
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        raise KitError(f"{path}: there is no such folder; quancrypt provision makes kits")
+    if not (folder / marker).is_file():
+        wrong = f"{advice} takes it" if (folder / other).is_file() else "it is no kit of this kind"
+        raise KitError(f"{path}: has no {marker}; {wrong}")
+    return folder
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise KitError(f"{path}: the file is missing from the kit; copy the whole kit again")
+    return path
+
+
+def _exposed(*paths: Path) -> list[Path]:
+    return [path for path in paths if path.stat().st_mode & _OTHERS]
+
+
+def _common(folder: Path, file: _Table) -> dict[str, Any]:
+    """Fields of :class:`_Kit`; takes ``[key]``, ``[run]``, and address and port of ``[server]``."""
+    server, key, run = file.table("server"), file.table("key"), file.table("run")
+    host, port = server.text("host"), server.number("port", 1, 65_535)
+    identity = "32 hexadecimal digits"
+    key_id = key.text("id", _HEXADECIMAL, identity)
+    parameters_id = key.text("parameters", _HEXADECIMAL, identity)
+    key.finish()
+    app = run.text("app")
+    if app not in APPS:
+        raise KitError(f"{run.place}: app = {app!r:.80}; allowed: {', '.join(APPS)}")
+    return {
+        "folder": folder,
+        "host": host,
+        "port": port,
+        "key_id": key_id,
+        "parameters_id": parameters_id,
+        "app": app,
+        "config": _config(run),
+        "params": _file(folder / PARAMETERS),
+        "ca": _file(folder / CA),
+        "state": folder / STATE,
+    }
+
+
+def _config(run: _Table) -> QuanCryptConfig:
+    values: Mapping[str, Any] = dict(run.values)
+    run.values.clear()
+    for fields, reason in (
+        (SITE_FIELDS, "each site decides it"),
+        (NOT_DEPLOYED, "it belongs to simulations"),
+    ):
+        wrong = sorted(fields & values.keys())
+        if wrong:
+            raise KitError(f"{run.place}: {', '.join(wrong)}: not allowed here; {reason}")
+    try:
+        return QuanCryptConfig(**values).resolved()
+    except ValidationError as error:
+        raise KitError(f"{run.place}: {describe_errors(error)}") from error
+
+
+def _sites(folder: Path) -> tuple[Site, ...]:
+    path = folder / CLIENTS
+    file = _Table.read(path)
+    entries = file.take("client")
+    file.finish()
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise KitError(f"{path}: client = ...; allowed: [[client]] tables, one per client")
+    sites = []
+    for partition, entry in enumerate(entries):
+        table = _Table(f"{path}: client {partition + 1}", dict(entry))
+        name = check_name(table.text("name"), table.place)
+        place = table.number("partition", partition, partition)
+        table.finish()
+        public_key = _file(folder / SUPERNODES / f"{name}.pub")
+        if not _SSH_EC_KEY.fullmatch(public_key.read_bytes().decode("ascii", "replace")):
+            raise KitError(f"{public_key}: allowed: one public key of ECDSA in OpenSSH's format")
+        sites.append(Site(name, place, public_key))
+    twice = repeated(site.name.lower() for site in sites)
+    if twice:
+        raise KitError(f"{path}: more than once: {', '.join(twice)}; names differ")
+    return tuple(sites)

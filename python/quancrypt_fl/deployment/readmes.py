@@ -1,0 +1,102 @@
+"""What stands in the README.txt of kits: what a folder is, what is secret, where it goes."""
+
+from __future__ import annotations
+
+import datetime
+
+__all__ = ["authority", "client", "overview", "server"]
+
+
+def overview(names: list[str], address: str, expires: datetime.datetime) -> str:
+    """For the folder that holds all kits."""
+    sites = "".join(f"  {name + '/':<20} to the site {name}\n" for name in names)
+    return f"""Kits of a QuanCrypt deployment
+==============================
+
+Each folder goes to one machine, as a whole, over a channel that others cannot
+read (scp, an encrypted disk). Then delete it here.
+
+  {"server/":<20} to the machine that clients reach as {address}
+{sites}
+- The clients' passphrases go to them by another way than their kits.
+- No client's kit may reach the server, its operators or its backups: it holds
+  the key that opens every client's update.
+- A kit belongs to one machine. Do not start one on two.
+
+Then, the server first:
+
+  server machine         quancrypt server server
+  each client's machine  quancrypt client {names[0]} --data-dir DATA
+  server machine         quancrypt run server
+
+Clients connect to {address}, TCP: open that port at the server's firewall.
+Clients need no open port. The server's certificate is valid until
+{expires:%Y-%m-%d}; make new kits before.
+"""
+
+
+def server(address: str, port: int) -> str:
+    """For the server's kit."""
+    return f"""Kit of the server of a QuanCrypt deployment
+===========================================
+
+Goes to the machine that clients reach as {address}.
+Start:  quancrypt server .     then     quancrypt run .
+Open port {port}, TCP, to the clients.
+
+  deployment.toml  address, identity of the clients' key, configuration of the
+                   run. May be edited before the run, [key] aside; bits and
+                   max_weight belong to params.qcp and cannot change
+  clients.toml     the sites; supernodes/ has the public keys of their nodes
+  params.qcp       encryption parameters, public
+  ca.pem           certificate of the deployment's authority, public
+  server.pem       certificate of this server, public
+  server.key       SECRET: its private key. Whoever has it can pose as the server
+  state/           made when the server starts
+
+Nothing here opens an update of a client. Never put a client's kit on this
+machine.
+"""
+
+
+def client(name: str, address: str) -> str:
+    """For a client's kit."""
+    title = f"Kit of the site {name} of a QuanCrypt deployment"
+    return f"""{title}
+{"=" * len(title)}
+
+Goes to the machine of this site that has its data. Never to the server.
+Start:  quancrypt client . --data-dir DATA
+It asks for the passphrase of secret.key, or takes $QUANCRYPT_PASSPHRASE.
+It connects to {address}; no port has to be open here.
+
+  node.toml        name, place among the sites, address of the server,
+                   configuration of the run
+  params.qcp       encryption parameters, public
+  secret.key       SECRET: the clients' common key, sealed with a passphrase.
+                   With the passphrase it opens every client's update
+  ca.pem           certificate by which the server is recognized, public
+  supernode.key    SECRET: private key by which the server recognizes this site
+  supernode.pub    its public key
+  state/           made when the client starts: the model, in the clear
+"""
+
+
+def authority(expires: datetime.datetime) -> str:
+    """For the folder of a kept certificate authority."""
+    return f"""Certificate authority of a QuanCrypt deployment
+===============================================
+
+Keep it off the server and off the clients. ca.key is SECRET and not sealed:
+whoever has it can pose as the server. It is needed only to sign another
+certificate for the server, whose clients then keep their ca.pem:
+
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+      -keyout server.key -subj "/CN=HOST" \\
+      -addext "subjectAltName=DNS:HOST,DNS:localhost,IP:127.0.0.1" -out server.csr
+  openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 825 \\
+      -copy_extensions copy -out server.pem
+
+and server.pem and server.key into the server's kit. The authority ends on
+{expires:%Y-%m-%d}.
+"""

@@ -1,0 +1,573 @@
+"""``quancrypt watch``: in a terminal, line by line, as JSON, and the server of the page."""
+
+from __future__ import annotations
+
+import copy
+import http.client
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from tests.fl.flower.runs import FACTS, NODES, TRAINING, answer, ask, begin, record, whole_round
+from tests.fl.test_report import EVIL, page_of, write_run
+from tests.fl.test_report import check as check_page
+
+from quancrypt_fl.cli.errors import CommandError
+from quancrypt_fl.cli.watch import watch
+from quancrypt_fl.flower.run_status import SCHEMA, RunStatus
+from quancrypt_fl.flower.status import STATUS, StatusFile
+from quancrypt_fl.report.reading import ReportError, collect
+from quancrypt_fl.report.values import UntrustedError
+from quancrypt_fl.watching import source as sources
+from quancrypt_fl.watching import status as reading
+from quancrypt_fl.watching.page import live_page
+from quancrypt_fl.watching.server import WatchServer
+from quancrypt_fl.watching.source import StatusSource, WatchError
+from quancrypt_fl.watching.status import parse_status
+from quancrypt_fl.watching.terminal import follow, follow_lines, span, sparkline, view
+
+Document = dict[str, Any]
+BERLIN, UPPSALA, PORTO = NODES
+LOST: Document = {"node": PORTO, "name": "Porto", "reason": "did not answer in 5 s"}
+
+
+def command(*arguments: str) -> int:
+    app = typer.Typer()
+    app.command()(watch)
+    status = app(list(arguments), standalone_mode=False)
+    return status if isinstance(status, int) else 0
+
+
+def middle() -> RunStatus:
+    """A run in its second round: one client has answered, one is lost, one is asked."""
+    run = RunStatus(clock=lambda: 1_000.0)
+    begin(run)
+    whole_round(run, 1)
+    ask(run, 2)
+    answer(run, 2, BERLIN)
+    run.lost(round=2, phase="train+upload", **LOST)
+    return run
+
+
+def put(folder: Path, document: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / STATUS
+    new = folder / ".new"
+    new.write_text(json.dumps(document))
+    new.replace(path)
+    return path
+
+
+def shown(status: Any, *, width: int = 120, now: float = 1_003.0, **options: Any) -> str:
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(view(status, now, width=width, **options))
+    console.file.close()
+    return console.export_text()
+
+
+# --- reading ---
+
+
+def test_reader_and_writer_agree() -> None:
+    assert (SCHEMA, STATUS) == (reading.SCHEMA, sources.STATUS)
+    status = parse_status(json.loads(json.dumps(middle().document())))
+    assert (status.training, status.state, status.round) == (TRAINING, "training", 2)
+    assert status.heading() == "Round 2 of 3"
+    assert [client.state for client in status.clients] == ["answered", "asked", "lost"]
+    assert status.facts == {"method": "quancrypt", "bits": "8", "params": "qcp:1234"}
+    assert status.records[0].upload == 1_000
+    assert status.totals.received == 4_000
+
+
+def test_the_newest_status_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_SEARCH_EVERY", 0.0)
+    with pytest.raises(WatchError, match="does not exist"):
+        StatusSource(tmp_path / "kit")
+    source = StatusSource(tmp_path)
+    assert source.read() is None
+    old = put(tmp_path / "state" / "one", middle().document())
+    os.utime(old, (1, 1))
+    found = source.read()
+    assert found is not None
+    assert found.finished == 1
+    put(tmp_path / "state" / "two", middle().document() | {"finished": 2})
+    found = source.read()
+    assert found is not None
+    assert found.finished == 2
+    put(tmp_path / "a" / "b" / "c" / "d" / "e", middle().document() | {"finished": 0})
+    assert source.read() == found  # too deep
+    assert StatusSource(old).read() is not None  # the file itself
+
+
+def test_an_unreadable_status_leaves_the_last_one(tmp_path: Path) -> None:
+    path = put(tmp_path, middle().document())
+    source = StatusSource(tmp_path)
+    good = source.read()
+    assert good is not None
+    path.write_text("{")
+    assert source.read() == good
+    assert source.problem
+    assert source.problem.startswith("status.json: not JSON")
+    put(tmp_path, middle().document())
+    assert source.read() == good
+    assert source.problem is None
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_changed_value_gets_through_or_breaks_the_view(data: st.DataObject) -> None:
+    """Any value anywhere replaced by another: refused by name, or shown."""
+    document = json.loads(json.dumps(middle().document()))
+    place = document
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(list(keys)))
+        inner = place[key]
+        if isinstance(inner, dict | list) and inner and data.draw(st.booleans()):
+            place = inner
+            continue
+        break
+    place[key] = data.draw(
+        st.sampled_from([None, True, -1, 1.5, 10**30, "", EVIL, [], {}, [None], {"a": EVIL}])
+    )
+    try:
+        status = parse_status(document)
+    except UntrustedError as error:
+        assert str(error)
+    else:
+        assert "\x00" not in shown(status)
+        assert "\u202e" not in shown(status)
+
+
+# --- the terminal ---
+
+
+def test_the_view_shows_what_the_status_says() -> None:
+    text = shown(parse_status(middle().document()))
+    for part in (
+        "Round 2 of 3", "train+upload 1 of 3, 3 s", "50.00 %", "up 1.00 kB, down 2.00 kB",
+        "Berlin", "✓ answered", "Uppsala", "… asked", "Porto", "✗ lost", "did not answer in 5 s",
+        "train 1.50 s, protect 0.250 s", "4 accepted, 1 lost",
+        "Porto: lost: did not answer in 5 s (train+upload)",
+    ):  # fmt: skip
+        assert part in text, part
+    lines = text.splitlines()
+    assert next(i for i, x in enumerate(lines) if x.startswith("Porto")) < next(
+        i for i, x in enumerate(lines) if x.startswith("Berlin")
+    )  # trouble first
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_view_fits(width: int) -> None:
+    text = shown(parse_status(middle().document()), width=width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "Berlin" in text
+
+
+def test_the_view_bounds_its_rows() -> None:
+    run = RunStatus(clock=lambda: 1_000.0)
+    begin(run)
+    run.round_started(round=1, asked={i: f"client-{i:04}" for i in range(1_000)})
+    text = shown(parse_status(run.document()), rows=7)
+    assert text.count("client-") == 7
+    assert "and 993 more" in text
+
+
+def test_a_silent_server_is_named() -> None:
+    status = parse_status(middle().document())
+    assert "No news" not in shown(status, now=1_010.0)
+    assert "No news for 1:40 min: the server may have stopped." in shown(status, now=1_100.0)
+
+
+def test_before_and_after_a_run() -> None:
+    assert "Waiting for a run to start" in shown(None)
+    run = RunStatus(clock=lambda: 1_000.0)
+    begin(run)
+    run.waiting(connected=1, needed=3)
+    assert "Waiting for clients: 1 of 3 connected" in shown(parse_status(run.document()))
+    run.run_finished(None, "the disk is full")
+    text = shown(parse_status(run.document()), now=9_999.0)
+    assert "Failed after 0 of 3 rounds" in text
+    assert "the disk is full" in text
+    assert "No news" not in text
+
+
+def test_sparklines_and_spans() -> None:
+    assert sparkline([0.5]) == "▄"
+    assert sparkline([0.0, 1.0] * 100, width=6) == "▁█▁█▁█"
+    assert [span(s) for s in (-1, 59.9, 60, 3_599, 3_600, 360_000)] == [
+        "0 s", "59 s", "1:00 min", "59:59 min", "1:00 h", "100:00 h",
+    ]  # fmt: skip
+
+
+def steps(folder: Path) -> Iterator[None]:
+    """A run that goes one step on at each pause of the one who watches."""
+    run = RunStatus()
+    yield
+    begin(run)
+    run.waiting(connected=1, needed=3)
+    put(folder, run.document())
+    yield
+    whole_round(run, 1)
+    ask(run, 2)
+    run.lost(round=2, phase="train+upload", **LOST)
+    put(folder, run.document())
+    yield
+    run.round_finished(record(2, participants=2, lost=1))
+    whole_round(run, 3, failed="too few", test_accuracy=None)
+    put(folder, run.document())
+    yield
+    (folder / STATUS).write_text("{")
+    yield
+    run.run_finished({}, None)
+    put(folder, run.document())
+    yield
+
+
+def test_a_line_for_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_SEARCH_EVERY", 0.0)
+    script = steps(tmp_path)
+    lines: list[str] = []
+    status = follow_lines(StatusSource(tmp_path), lines.append, lambda _: next(script))
+    assert status.state == "finished"
+    text = re.sub(r"[\d.]+ (µs|ms|s),", "TIME,", "\n".join(lines))
+    assert text.splitlines() == [
+        "waiting for a run to start",
+        "Waiting for clients: 1 of 3 connected",
+        "Porto: lost: did not answer in 5 s (train+upload)",
+        "round 1 of 3: accuracy 50.00 %, training loss 1.5, TIME, 3 counted, up 1.00 kB, "
+        "down 2.00 kB",
+        "round 3 failed: too few",
+        "round 2 of 3: accuracy 75.00 %, training loss 0.75, TIME, 2 counted, 1 lost, up 1.00 kB, "
+        "down 2.00 kB",
+        "round 3 of 3 failed: too few",
+        lines[7],
+        "Finished after 3 rounds",
+    ]
+    assert lines[7].startswith("status.json: not JSON")
+
+
+def test_the_live_view_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = middle()
+    put(tmp_path, run.document())
+
+    def pause(_: float) -> None:
+        run.run_finished({}, None)
+        put(tmp_path, run.document())
+
+    monkeypatch.setattr("quancrypt_fl.watching.terminal.time.sleep", pause)
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(file=nowhere, force_terminal=True, width=100, height=30, record=True)
+        status = follow(StatusSource(tmp_path), console)
+        text = console.export_text()
+    assert status is not None
+    assert status.over
+    assert "Round 2 of 3" in text
+    assert "Finished after 1 round" in text
+
+
+# --- the command ---
+
+
+def test_once_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandError, match="no run has started"):
+        command(str(tmp_path), "--once")
+    put(tmp_path / "state", middle().document())
+    assert command(str(tmp_path), "--once") == 0
+    assert "Round 2 of 3" in capsys.readouterr().out
+    assert command(str(tmp_path), "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["finished"] == 1
+    assert document["clients"][0]["node"] == str(BERLIN)
+    (tmp_path / "state" / STATUS).write_text("{")
+    with pytest.raises(CommandError, match=r"status\.json: not JSON"):
+        command(str(tmp_path), "--json")
+
+
+def test_a_failed_run_is_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = middle()
+    run.run_finished(None, "all clients are \x1b[31mlost")
+    put(tmp_path, run.document())
+    assert command(str(tmp_path)) == 1
+    printed = capsys.readouterr().out
+    assert "Failed after 1 of 3 rounds: all clients are \\x1b[31mlost" in printed
+    assert "\x1b" not in printed
+    assert command(str(tmp_path), "--once") == 1
+
+
+def test_impossible_options(tmp_path: Path) -> None:
+    for options in (["--web", "--once"], ["--web", "--json"], ["--open"]):
+        with pytest.raises(CommandError, match="goes with"):
+            command(str(tmp_path), *options)
+    with pytest.raises(WatchError, match="does not exist"):
+        command(str(tmp_path / "nothing"))
+    with pytest.raises(WatchError, match="cannot listen at 192.0.2.1:0: "):
+        command(str(tmp_path), "--web", "--host", "192.0.2.1", "--port", "0")
+
+
+def test_web_says_where_and_ends_on_ctrl_c(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def interrupted(server: WatchServer) -> None:
+        assert get(server, "/")[0] == 200
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WatchServer, "wait", interrupted)
+    monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)) or True)
+    assert command(str(tmp_path), "--web", "--port", "0", "--open") == 0
+    printed = capsys.readouterr()
+    assert re.match(r"http://127\.0\.0\.1:\d+/ shows the run; Ctrl-C", printed.out)
+    assert opened == [printed.out.split()[0]]
+    assert printed.err == ""
+    assert command(str(tmp_path), "--web", "--port", "0", "--host", "0.0.0.0") == 0
+    assert "whoever reaches this address can read the page" in capsys.readouterr().err
+
+
+# --- the server of the page ---
+
+
+def get(
+    server: WatchServer, path: str, method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, headers=named)
+        answered = connection.getresponse()
+        return answered.status, dict(answered.getheaders()), answered.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[WatchServer]:
+    with WatchServer(StatusSource(tmp_path)) as made:
+        yield made
+
+
+def test_the_page_and_its_policy(server: WatchServer) -> None:
+    status, headers, page = get(server, "/")
+    assert status == 200
+    policy = headers["Content-Security-Policy"]
+    for part in ("default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'",
+                 "base-uri 'none'", "form-action 'none'"):  # fmt: skip
+        assert part in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert (page, policy) == live_page()
+    assert not re.search(
+        r"(?:https?:)?//(?!www\.w3\.org)\w", re.sub(r"^\s*//.*$", "", page, 0, re.M)
+    )
+    assert "innerHTML" not in page
+    assert "url(" not in page
+
+
+def test_the_status_and_its_tag(server: WatchServer, tmp_path: Path) -> None:
+    status, headers, body = get(server, "/status.json")
+    assert status == 200
+    assert json.loads(body) == {"status": None, "report": False, "problem": None}
+    sources._SEARCH_EVERY, before = 0.0, sources._SEARCH_EVERY
+    try:
+        put(tmp_path, middle().document())
+        status, headers, body = get(server, "/status.json")
+    finally:
+        sources._SEARCH_EVERY = before
+    document = json.loads(body)
+    assert document["report"] is True
+    assert document["status"]["heading"] == "Round 2 of 3"
+    assert document["status"]["clients"][0]["node"] == str(BERLIN)
+    assert float(headers["X-Now"]) > 1e9
+    status, again, body = get(server, "/status.json", If_None_Match=headers["ETag"])
+    assert (status, body) == (304, "")
+    assert again["ETag"] == headers["ETag"]
+    put(tmp_path, middle().document() | {"finished": 2})
+    assert get(server, "/status.json", If_None_Match=headers["ETag"])[0] == 200
+
+
+def test_only_reading_and_only_these_paths(server: WatchServer) -> None:
+    assert get(server, "/", "HEAD")[::2] == (200, "")
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert get(server, "/", method)[0] == 501
+    for path in ("/x", "/../etc/passwd", "/status.json/", "//", "/templates/live.js"):
+        assert get(server, path)[0] == 404
+    assert get(server, "/?a=b")[0] == 200
+
+
+def test_other_host_names_are_refused(server: WatchServer) -> None:
+    """A page from elsewhere whose name resolves to 127.0.0.1 reads nothing."""
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        assert get(server, "/status.json", Host=host)[0] == 403, host
+    for host in ("localhost", f"localhost:{server.port}", f"127.0.0.1:{server.port}", "[::1]:80"):
+        assert get(server, "/status.json", Host=host)[0] == 200, host
+
+
+def test_the_report_so_far(server: WatchServer, tmp_path: Path) -> None:
+    status, _, text = get(server, "/report")
+    assert status == 404
+    assert "No report yet" in text
+    put(tmp_path, middle().document())
+    status, headers, page = get(server, "/report")
+    assert status == 200
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    text = " ".join("".join(check_page(page).text).split())
+    assert "deployed on Flower, not finished" in text
+
+
+def test_texts_of_clients_are_escaped_in_json(tmp_path: Path) -> None:
+    run = middle()
+    run.refused(round=2, phase="train", node=1, name=EVIL, reason=EVIL)
+    put(tmp_path, run.document())
+    with WatchServer(StatusSource(tmp_path)) as server:
+        _, headers, body = get(server, "/status.json")
+    assert headers["Content-Type"] == "application/json"
+    names = [client["name"] for client in json.loads(body)["status"]["clients"]]
+    assert any("\\u202e" in name and "\\x00" in name for name in names)
+    assert "\u202e" not in json.loads(body)["status"]["clients"][-1]["reason"]
+
+
+# --- the report of deployed runs ---
+
+
+@pytest.fixture(scope="module")
+def deployed(tiny_run: tuple[Any, Document]) -> Document:
+    """Results of a deployment: the same schema, and more."""
+    document = copy.deepcopy(tiny_run[1])
+    document["engine"] = "flower"
+    document["rounds"] = [record(1), record(2, failed="too few", clients=[]), record(3)]
+    document["rounds"][1] |= {"test_accuracy": None, "train_loss": None}
+    return document
+
+
+def text_of(folder: Path) -> str:
+    return " ".join("".join(check_page(page_of(folder)).text).split())
+
+
+def test_results_of_a_deployment(deployed: Document, tmp_path: Path) -> None:
+    write_run(tmp_path, deployed)
+    text = text_of(tmp_path)
+    assert "deployed on Flower" in text
+    assert "not finished" not in text
+    assert "Clients of this run" in text
+    assert "Uppsala" in text
+    assert "failed: too few" in text
+    (run,) = collect(tmp_path).runs
+    assert run.best == (pytest.approx(1 - 0.5 / 3), 3)
+    assert [len(item.clients) for item in run.rounds] == [3, 0, 3]
+
+
+def test_a_deployment_without_any_accuracy(deployed: Document, tmp_path: Path) -> None:
+    document = copy.deepcopy(deployed)
+    for item in document["rounds"]:
+        item |= {"test_accuracy": None, "test_loss": None}
+    for name in ("dataset", "model", "seed", "config", "environment", "receipt"):
+        del document[name]
+    document["totals"] = {}
+    write_run(tmp_path, document)
+    text = text_of(tmp_path)
+    assert "Training loss by round" in text
+    assert "Test accuracy by round" not in text
+    summary = collect(tmp_path).runs[0].summary()
+    assert summary["test_accuracy"] is None
+    assert summary["best_test_accuracy"] is None
+    write_run(tmp_path / "with", deployed)  # beside one that has accuracies
+    assert "Test accuracy by round" in text_of(tmp_path)
+    del document["engine"]
+    write_run(tmp_path / "simulated", document)
+    problems = [p.reason for p in collect(tmp_path).problems]
+    assert problems == ["rounds[0].test_accuracy is missing"]
+
+
+def test_an_accuracy_in_per_cent_is_left_out(deployed: Document, tmp_path: Path) -> None:
+    document = copy.deepcopy(deployed)
+    document["rounds"][0]["test_accuracy"] = 97.5
+    write_run(tmp_path, document)
+    assert [item.test_accuracy for item in collect(tmp_path).runs[0].rounds][:2] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("clients", "reason"),
+    [({}, "is not a list"), ([1], "is not an object"), ([{"weight": -1}], "weight is not"),
+     ([{"seconds": {"train": -1}}], "seconds.train"), ([{"name": 3}], "name is not text")],
+)  # fmt: skip
+def test_clients_are_checked(deployed: Document, tmp_path: Path, clients: Any, reason: str) -> None:
+    document = copy.deepcopy(deployed)
+    document["rounds"][0]["clients"] = clients
+    write_run(tmp_path, document)
+    with pytest.raises(ReportError, match=f"clients.*{reason}|{reason}"):
+        collect(tmp_path)
+
+
+def test_names_of_clients_are_escaped(deployed: Document, tmp_path: Path) -> None:
+    document = copy.deepcopy(deployed)
+    document["rounds"][0]["clients"][0]["name"] = EVIL
+    document["rounds"][1]["failed"] = EVIL
+    write_run(tmp_path, document)
+    assert "</script><img src=x onerror=" in text_of(tmp_path)
+
+
+def test_a_status_stands_in_for_results(
+    deployed: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = middle()
+    put(tmp_path / "state", run.document())
+    (found,) = collect(tmp_path).runs
+    assert (found.unfinished, found.deployed, len(found.rounds)) == (True, True, 1)
+    assert found.config == {"method": "quancrypt", "bits": "8", "params": "qcp:1234"}
+    write_run(tmp_path, deployed)  # of an earlier training
+    assert len(collect(tmp_path).runs) == 2
+    run.run_finished({}, None)
+    put(tmp_path / "state", run.document())
+    (found,) = collect(tmp_path).runs  # the results of this one
+    assert not found.unfinished
+    (tmp_path / "results.json").unlink()
+    (found,) = collect(tmp_path).runs  # an app that writes none
+    assert not found.unfinished
+    begun = RunStatus()
+    begin(begun)
+    put(tmp_path / "state", begun.document())
+    with pytest.raises(ReportError, match="no round is finished yet"):
+        collect(tmp_path)
+
+
+def test_a_report_never_replaces_a_status(tmp_path: Path) -> None:
+    from tests.fl.test_report_command import command as report
+
+    path = put(tmp_path, middle().document())
+    before = path.read_bytes()
+    with pytest.raises(CommandError, match="name another"):
+        report(str(tmp_path), "--out", str(path), "--force")
+    assert path.read_bytes() == before
+
+
+def test_facts_may_be_anything(tmp_path: Path) -> None:
+    document = middle().document()
+    facts: Any = {"method": 3, "dataset": None, "parameters": "many", "receipt": "x", "seed": "y",
+                  "nested": {"a": [1, {"b": EVIL}]}, "out": "/home/somebody"}  # fmt: skip
+    put(tmp_path, document | {"facts": facts})
+    assert "somebody" not in text_of(tmp_path)
+    assert parse_status(document | {"facts": facts}).facts["method"] == "3"
+    put(tmp_path, document | {"facts": {**FACTS, "receipt": {"protected": False}}})
+    assert collect(tmp_path).runs[0].receipt.level == "plain"
+
+
+def test_a_written_status_is_watched(tmp_path: Path) -> None:
+    file = StatusFile(tmp_path / "state")
+    begin(file)
+    whole_round(file, 1)
+    file.close()
+    status = StatusSource(tmp_path).read()
+    assert status is not None
+    assert status.finished == 1
