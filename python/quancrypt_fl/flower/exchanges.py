@@ -30,8 +30,6 @@ class Exchanges:
 
     Attributes
     ----------
-    start
-        Chain id of the initial model.
     params
         Fingerprint of the encryption parameters.
     timeout
@@ -43,7 +41,6 @@ class Exchanges:
     writer: Writer
     collector: Collector
     observer: RunObserver
-    start: str
     params: str
     timeout: float
 
@@ -81,6 +78,8 @@ class Exchanges:
                 raise MethodError("repeated: it has answered already")
             accept(node, reply, message, asks)
             did.add(node)
+            if node in self.writer.snapshot_sent:
+                self.history.snapshot_used(self.writer.snapshot_sent.pop(node))
             self.observer.answered(
                 round=round,
                 phase=phase,
@@ -118,14 +117,10 @@ class Exchanges:
 
     def _since(self, held: tuple[int, str] | None) -> int | None:
         """Rounds finished of a state, if it is one of this training's."""
-        if held is None or held[0] > self.history.finished:
-            return None
-        rounds = self.history.rounds
-        chain = rounds[held[0] - 1].chain if held[0] else self.start
-        return held[0] if chain == held[1] else None
+        return held[0] if held and self.history.chain_at(held[0]) == held[1] else None
 
     def _catch_up(self, node: int, reply: Reply, step: Step) -> Message:
-        if reply.damaged is not None:
+        if reply.damaged is not None and reply.damaged == self.writer.snapshot_sent.get(node):
             self.history.drop_snapshot(reply.damaged)
         since = self._since(reply.held)
         self.observer.note(

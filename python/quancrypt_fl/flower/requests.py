@@ -82,6 +82,8 @@ class Writer:
         self._config_key = config_key
         self._count_key = count_key
         self._last: dict[int, bytes] = {}
+        self.snapshot_sent: dict[int, int] = {}
+        """Rounds finished of the snapshot that was last sent to a node, by node."""
 
     def message(self, node: int, known: Node, step: Step, *, since: int | None) -> Message:
         """The message for a node.
@@ -92,6 +94,9 @@ class Writer:
             Rounds finished of the state that the node holds; None if it has to begin anew.
         """
         path, blobs = self._way(since)
+        self.snapshot_sent.pop(node, None)
+        if path.snapshot is not None:
+            self.snapshot_sent[node] = path.snapshot[0]
         blobs["params"] = self._params
         if step.reports is not None:
             blobs["reports"] = step.reports

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +16,10 @@ from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 
 import quancrypt_native as qn
-from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.errors import ConfigError, FederatedError
 from quancrypt_fl.flower.chain import first_link
 from quancrypt_fl.flower.history import History
-from quancrypt_fl.flower.model import initial_model, model_bytes
+from quancrypt_fl.flower.model import initial_model, model_bytes, model_from_bytes
 from quancrypt_fl.flower.observing import RunObserver, RunObservers
 from quancrypt_fl.flower.run_log import RunLog
 from quancrypt_fl.flower.training_run import TrainingRun
@@ -30,6 +29,8 @@ from quancrypt_fl.method.pruning import PruningSchedule
 __all__ = ["QuanCryptStrategy"]
 
 _PRUNING = PruningSchedule()
+
+Model = Mapping[str, NDArray[Any]]
 
 
 class QuanCryptStrategy(FedAvg):
@@ -203,13 +204,13 @@ class QuanCryptStrategy(FedAvg):
             "params": self.params.fingerprint,
         }
 
-    def _open_history(self, model: Mapping[str, NDArray[Any]]) -> History:
+    def _open_history(self, model: Model) -> History:
         facts, initial = self.facts(), model_bytes(model)
-        if self._resume and self._state is not None and (self._state / "history.json").exists():
+        if self._resume and self._state is not None and History.exists(self._state):
             history = History.resume(self._state, limit_bytes=self._history_bytes)
             try:
-                _require_same(history, facts, initial)
-            except ConfigError:
+                _require_same(history, facts, model)
+            except FederatedError:
                 history.close()
                 raise
             return history
@@ -224,16 +225,20 @@ class QuanCryptStrategy(FedAvg):
         )
 
 
-def _require_same(history: History, facts: Mapping[str, Any], initial: bytes) -> None:
-    differing = [
-        f"{name}: {history.facts.get(name)!r} then, {facts[name]!r} now"
-        for name in facts
-        if history.facts.get(name) != json.loads(json.dumps(facts[name]))
-    ]
-    if not differing and initial != history.initial:
-        differing = ["the initial model"]
-    if differing:
-        raise ConfigError(f"the training to resume has other choices: {'; '.join(differing)}")
+def _require_same(history: History, facts: Mapping[str, Any], model: Model) -> None:
+    """The same choices and tensors; a ServerApp that starts again may make other initial values."""
+    history.require(facts=facts)
+    before = model_from_bytes(history.initial)
+    for name in sorted({*before, *model}):
+        then, now = (
+            f"{m[name].dtype} {m[name].shape}" if name in m else "absent" for m in (before, model)
+        )
+        if then != now:
+            raise ConfigError(
+                f"the training to resume has another model: {name!r} was {then}, it is {now}"
+            )
+    if list(before) != list(model):
+        raise ConfigError("the training to resume has the model's tensors in another order")
 
 
 def _checked(params: qn.Parameters) -> qn.Parameters:

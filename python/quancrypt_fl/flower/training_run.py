@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from quancrypt_fl.errors import ConfigError
-from quancrypt_fl.flower.chain import digest, first_link, next_link
+from quancrypt_fl.flower.chain import digest, next_link
 from quancrypt_fl.flower.collector import Collector
 from quancrypt_fl.flower.exchanges import Exchanges
 from quancrypt_fl.flower.history import History, RoundSum
@@ -75,7 +75,6 @@ class TrainingRun:
                 sleep=strategy.sleep,
             ),
             observer=self._observer,
-            start=first_link(history.training, strategy.facts(), model),
             params=strategy.params.fingerprint,
             timeout=timeout,
         )
@@ -91,12 +90,11 @@ class TrainingRun:
             count_key=strategy.weighted_by_key,
         )
         self._result = Result()
-        self._evaluations: dict[str, Any] = history.read("evaluations") or {}
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """Records of the finished rounds, with their evaluations."""
-        return [self._evaluations.get(str(t), r) for t, r in enumerate(self._history.records)]
+        return self._history.records
 
     def run(self, num_rounds: int) -> Result:
         history = self._history
@@ -106,7 +104,7 @@ class TrainingRun:
             finished=history.finished,
             facts=self._s.facts(),
         )
-        if history.finished and str(history.finished - 1) not in self._evaluations:
+        if history.finished and "metrics" not in history.records[-1]:
             self._evaluate()  # the server was stopped between a sum and its evaluation
         while history.finished < num_rounds:
             self._one_round()
@@ -182,8 +180,7 @@ class TrainingRun:
         if metrics is not None:
             self._result.evaluate_metrics_clientapp[t + 1] = metrics
         record = with_evaluation(self._history.records[t], metrics, time.perf_counter() - started)
-        self._evaluations[str(t)] = record
-        self._history.note("evaluations", self._evaluations)
+        self._history.amend(t, record)
         self._history.note("nodes", self._book.to_document())
         self._observer.round_finished(record)
 

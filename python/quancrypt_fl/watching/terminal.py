@@ -27,7 +27,7 @@ _ORDER = ("refused", "lost", "asked", "answered", "idle")
 _HEADINGS = {"finished": "bold green", "failed": "bold red", "waiting": "bold yellow"}
 _TROUBLE = ("refused", "lost", "failed", "note")
 _LEAST_ROWS = 5  # of clients, however small the terminal
-_WIDE = 110  # columns
+_WIDE, _NARROW = 110, 70  # columns
 
 
 def follow(source: StatusSource, console: Console) -> Status | None:
@@ -126,7 +126,7 @@ def view(
         parts.append(Text(said, style="bold red"))
     parts += [_bar(status), _figures(status)]
     if status.clients:
-        parts += [Text(), _clients(status, at, rows, wide=width >= _WIDE)]
+        parts += [Text(), _clients(status, at, rows, width)]
     if status.events:
         parts += [Text(), _events(status)]
     return Group(*parts)
@@ -192,13 +192,14 @@ def _spent(parts: Mapping[str, float]) -> str:
     return ", ".join(f"{phase} {seconds(value)}" for phase, value in parts.items())
 
 
-def _clients(status: Status, at: float, rows: int, *, wide: bool) -> RenderableType:
-    """In a narrow terminal without the seconds, which take most of the room."""
-    about = wide or any(client.reason for client in status.clients)
+def _clients(status: Status, at: float, rows: int, width: int) -> RenderableType:
+    """As much of each client as there is room for."""
+    wide, narrow = width >= _WIDE, width < _NARROW
+    about = not narrow and (wide or any(client.reason for client in status.clients))
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("client", max_width=24, overflow="ellipsis", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for heading in ("since", "up", "all up", "answered", "lost"):
+    for heading in ("since", "lost") if narrow else ("since", "up", "all up", "answered", "lost"):
         table.add_column(heading, justify="right", no_wrap=True)
     if about:
         table.add_column("seconds, or why not" if wide else "why not", overflow="fold")
@@ -208,9 +209,8 @@ def _clients(status: Status, at: float, rows: int, *, wide: bool) -> RenderableT
             Text(client.title),
             Text(f"{_SIGNS[client.state]} {client.state}", style=_STYLES.get(client.state, "dim")),
             NOTHING if client.since is None else span(at - client.since),
-            size(client.bytes),
-            size(client.bytes_all),
-            f"{client.answered_all:,}",
+            *([] if narrow else [size(client.bytes), size(client.bytes_all)]),
+            *([] if narrow else [f"{client.answered_all:,}"]),
             f"{client.lost_all + client.refused_all:,}",
         ]
         if about:

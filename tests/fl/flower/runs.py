@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from quancrypt_fl.flower.observing import RunObserver
+from quancrypt_fl.flower.run_status import RunStatus
 
 TRAINING = "0123456789abcdef" * 2
 NODES = {2**63 + 7: "Berlin", 2**63 + 8: "Uppsala", 12: "Porto"}
@@ -57,3 +60,26 @@ def whole_round(observer: RunObserver, round_: int, **changes: Any) -> None:
     ask(observer, round_)
     answer(observer, round_)
     observer.round_finished(record(round_, **changes))
+
+
+LOST = {"node": list(NODES)[2], "name": "Porto", "reason": "did not answer in 5 s"}
+
+
+def middle() -> RunStatus:
+    """A run in its second round: one client has answered, one is lost, one is asked."""
+    run = RunStatus(clock=lambda: 1_000.0)
+    begin(run)
+    whole_round(run, 1)
+    ask(run, 2)
+    answer(run, 2, next(iter(NODES)))
+    run.lost(round=2, phase="train+upload", **LOST)
+    return run
+
+
+def put(folder: Path, document: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "status.json"
+    new = folder / ".new"
+    new.write_text(json.dumps(document))
+    new.replace(path)
+    return path
