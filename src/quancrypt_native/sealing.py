@@ -16,6 +16,7 @@ _SCRYPT_R = 8
 _SCRYPT_P = 2
 _MAX_SCRYPT_N = 2**20  # 1 GiB: a stranger's file may not ask for more
 _MAX_SCRYPT_P = 16
+_RANDOM_PASSPHRASE_BYTES = 32  # with so many random bytes there is nothing to stretch
 _TAG_BYTES = 16
 _MAX_SECRET_BYTES = 2**20
 
@@ -50,23 +51,37 @@ def _authenticated(kind: wire.Kind, header: dict[str, Any], body_bytes: int) -> 
 
 
 def seal(
-    kind: wire.Kind, header: dict[str, Any], secret: bytes | bytearray, passphrase: bytes
+    kind: wire.Kind,
+    header: dict[str, Any],
+    secret: bytes | bytearray,
+    passphrase: bytes,
+    *,
+    random_passphrase: bool = False,
 ) -> bytes:
-    """A frame with ``header`` in the clear and ``secret`` sealed."""
+    """A frame with ``header`` in the clear and ``secret`` sealed.
+
+    ``random_passphrase``: it is 32 random bytes or more, and is not stretched.
+    """
     passphrase = _check_passphrase(passphrase)
+    if random_passphrase and len(passphrase) < _RANDOM_PASSPHRASE_BYTES:
+        raise ParameterError(
+            f"a random passphrase of {len(passphrase)} bytes; allowed: "
+            f"{_RANDOM_PASSPHRASE_BYTES} or more"
+        )
+    n, p = (2, 1) if random_passphrase else (_SCRYPT_N, _SCRYPT_P)
     salt = secrets.token_bytes(16)
     nonce = secrets.token_bytes(12)
     header = {
         **header,
         "kdf": "scrypt",
-        "scrypt_n": _SCRYPT_N,
+        "scrypt_n": n,
         "scrypt_r": _SCRYPT_R,
-        "scrypt_p": _SCRYPT_P,
+        "scrypt_p": p,
         "salt": salt.hex(),
         "cipher": "aes-256-gcm",
         "nonce": nonce.hex(),
     }
-    key = _derive(passphrase, salt, _SCRYPT_N, _SCRYPT_R, _SCRYPT_P)
+    key = _derive(passphrase, salt, n, _SCRYPT_R, p)
     authenticated = _authenticated(kind, header, len(secret) + _TAG_BYTES)
     body = _aes_gcm(key).encrypt(nonce, secret, authenticated)  # no copy that nobody wipes
     return wire.frame(kind, header, body)

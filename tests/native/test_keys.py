@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import gc
 import json
+import os
 import pickle
 import re
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tests.native.conftest import Party
 from tests.native.wire_objects import PASSPHRASE, cheap_scrypt
 
 import quancrypt_native as qn
-from quancrypt_native import sealing
+from quancrypt_native import sealing, wire
 
 
 def key_file(key: qn.SecretKey, passphrase: bytes = PASSPHRASE) -> bytes:
@@ -71,6 +72,19 @@ def test_the_sealing_is_scrypt_and_aes_gcm(small: Party) -> None:
     codes = np.unpackbits(np.frombuffer(secret, np.uint8), bitorder="little").reshape(-1, 2)
     coefficients = codes @ np.array([1, 2]) - 1
     np.testing.assert_array_equal(coefficients, oracle.secret_coefficients(small.keys.secret))
+
+
+def test_a_random_passphrase_is_not_stretched(small: Party) -> None:
+    passphrase = os.urandom(32)
+    data = small.keys.secret.to_bytes(passphrase=passphrase, random_passphrase=True)
+    header, _ = wire.parse(data, wire.Kind.SECRET_KEY)
+    assert (header["scrypt_n"], header["scrypt_r"], header["scrypt_p"]) == (2, 8, 1)
+    found = qn.SecretKey.from_bytes(data, small.params, passphrase=passphrase)
+    assert found.key_id == small.keys.secret.key_id
+    with pytest.raises(qn.PassphraseError):
+        qn.SecretKey.from_bytes(data, small.params, passphrase=os.urandom(32))
+    with pytest.raises(qn.ParameterError, match="random passphrase of 31 bytes; allowed: 32"):
+        small.keys.secret.to_bytes(passphrase=passphrase[:31], random_passphrase=True)
 
 
 def test_wrong_passphrases(small: Party) -> None:

@@ -6,6 +6,7 @@ process (the global state, a finished training) goes to the client's store befor
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from quancrypt_fl.seeds import generator
 __all__ = ["ClientRound", "Finished"]
 
 Model = Mapping[str, NDArray[Any]]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Finished:
@@ -102,16 +105,11 @@ class ClientRound:
             All tensors of the initial model, if the request brings them.
         """
         held = self._store.held()
-        if held is not None and held.state.round > self._request.round:
-            held = None  # the server has gone back: begin from what it sends
         with self._phase("unprotect"):
             start = self._start(held, initial)
-            followed = self._follow(start) if start is not None else None
-        if followed is None or (followed.state.round, followed.chain) != (
-            self._request.round,
-            self._request.chain,
-        ):
-            return None
+            if start is None:
+                return None
+            followed = self._follow(start)
         if followed is not held:
             self._store.hold(followed)
             self._store.drop_pending()  # it was for an earlier state
@@ -127,9 +125,11 @@ class ClientRound:
         )
 
     def _start(self, held: Held | None, initial: Model | None) -> Held | None:
-        """The latest of what the client holds and what the request brings."""
+        """What the client holds or the request brings, if the request leads on from there."""
         snapshot = self._request.snapshot
-        if snapshot is not None and (held is None or held.state.round < snapshot[0]):
+        if held is not None and self._leads_on(held.state.round, held.chain):
+            return held
+        if snapshot is not None and self._leads_on(*snapshot):
             try:
                 return open_snapshot(
                     self._blobs["snapshot"],
@@ -140,7 +140,7 @@ class ClientRound:
                 )
             except (KeyError, SnapshotError):
                 self._damaged = snapshot[0]
-        if held is None and initial is not None:
+        if initial is not None:
             facts = {
                 "agreement": self._request.agreement.model_dump(mode="json"),
                 "params": self._params.fingerprint,
@@ -149,8 +149,16 @@ class ClientRound:
             floats = {
                 name: np.asarray(initial[name], dtype=np.float32) for name in self._request.floats
             }
-            return Held(GlobalState(0, floats), chain)
-        return held
+            if self._leads_on(0, chain):
+                return Held(GlobalState(0, floats), chain)
+        return None
+
+    def _leads_on(self, round: int, chain: str) -> bool:
+        """Whether the request's rounds lead from this state to the one that it names."""
+        for link in self._request.links:
+            if link.round == round:
+                round, chain = round + 1, _after(chain, link)
+        return (round, chain) == (self._request.round, self._request.chain)
 
     def _follow(self, held: Held) -> Held:
         """Apply the sums of the rounds after the state held."""
@@ -160,14 +168,7 @@ class ClientRound:
         return held
 
     def _apply(self, held: Held, link: Link) -> Held:
-        state = held.state
-        chain = next_link(
-            held.chain,
-            round=link.round,
-            weight=link.weight,
-            scale=link.scale,
-            sum_digest=link.digest,
-        )
+        state, chain = held.state, _after(held.chain, link)
         if link.weight == 0:
             return Held(replace(state, round=state.round + 1), chain)
         data = self._blobs.get(f"sum-{link.round}", b"")
@@ -177,7 +178,16 @@ class ClientRound:
         if sums.reports:
             state = replace(state, bounds=self._bounds(sums.reports, sums.reports_weight))
         masks = self.method.masks(state)
-        mean, weight = self.updates.unprotect(sums.updates)
+        try:
+            mean, weight = self.updates.unprotect(sums.updates)
+        except qn.DecryptionError as error:
+            # One upload was not well-formed. It fails for everybody, so all go on alike.
+            _LOG.warning(
+                "the sum of round %d does not open, and the model stays as it was: %s",
+                link.round + 1,
+                error,
+            )
+            return Held(replace(state, round=state.round + 1), chain)
         if weight != link.weight:
             raise MethodError(
                 f"round {link.round + 1}: the sum has the weight {weight}, the server's ledger "
@@ -323,3 +333,10 @@ class ClientRound:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - start
+
+
+def _after(chain: str, link: Link) -> str:
+    """Chain id after a round."""
+    return next_link(
+        chain, round=link.round, weight=link.weight, scale=link.scale, sum_digest=link.digest
+    )

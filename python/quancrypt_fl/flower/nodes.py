@@ -9,7 +9,7 @@ from typing import Any
 
 from quancrypt_fl.flower.protocol import Reply
 
-__all__ = ["Node", "NodeBook"]
+__all__ = ["Node", "NodeBook", "printable"]
 
 
 @dataclass
@@ -58,9 +58,9 @@ class NodeBook:
     def note(self, node: int, reply: Reply) -> None:
         """Note what a reply says of its sender."""
         entry = self[node]
-        name = "".join(c for c in reply.name if c.isprintable())
+        name = printable(reply.name)
         taken = any(name == other.name for key, other in self.nodes.items() if key != node)
-        entry.name = f"{name} (node {node})" if taken else name
+        entry.name = f"{name} (node {node})" if name and (taken or "(node" in name) else name
         entry.held = reply.held
         if reply.samples:
             entry.samples = reply.samples
@@ -94,6 +94,11 @@ class NodeBook:
                 entry["name"], entry["samples"], tuple(held) if held else None, entry["counted"]
             )
         return cls(document["key_id"], nodes)
+
+
+def printable(text: str) -> str:
+    """A stranger's text for a log: one line, without characters that steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _most_common(keys: Iterable[str]) -> str:

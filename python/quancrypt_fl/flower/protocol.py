@@ -174,7 +174,7 @@ class Reply(_Strict):
     behind: bool = False
     damaged: Round | None = None
     samples: int = Field(default=0, ge=0, lt=2**53)
-    loss: float | None = None
+    loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
     seconds: Mapping[Phase, Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )

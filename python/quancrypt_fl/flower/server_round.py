@@ -7,12 +7,14 @@ and upload are two exchanges; nobody trains twice for it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 import quancrypt_native as qn
@@ -24,6 +26,7 @@ from quancrypt_fl.flower.nodes import NodeBook
 from quancrypt_fl.flower.observing import RunObserver
 from quancrypt_fl.flower.protocol import Ask, Reply, blobs_of
 from quancrypt_fl.flower.requests import Step
+from quancrypt_fl.flower.snapshot import says_of_itself
 from quancrypt_fl.flower.sums import Sums
 from quancrypt_fl.method.agreement import Agreement
 from quancrypt_fl.method.quancrypt import QuanCrypt
@@ -34,9 +37,15 @@ __all__ = ["Answer", "Outcome", "ServerRound", "TooFewError"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_SNAPSHOT_BYTES, _TENSOR_BYTES = 2**16, 512  # of a snapshot, beside its values
+
 
 class TooFewError(MethodError):
     """Too few clients have answered: the round ends without a sum."""
+
+
+class LedgerError(MethodError):
+    """The sum is not what its ledger says: the round ends without one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,8 @@ class ServerRound:
         Shapes of the tensors that are summed.
     min_arrivals
         Uploads below which the sum is thrown away unopened.
+    key_id
+        Fingerprint of the clients' key, where it was given.
     """
 
     history: History
@@ -112,6 +123,7 @@ class ServerRound:
     shapes: Shapes
     min_arrivals: int
     count_key: str
+    key_id: str | None = None
 
     def __post_init__(self) -> None:
         self.method: QuanCrypt = self.agreement.method(self.shapes)
@@ -130,8 +142,10 @@ class ServerRound:
         work = _Work(self, out, config, snapshot_from)
         try:
             work.train_and_upload(list(nodes))
-        except TooFewError as error:
+        except (TooFewError, LedgerError) as error:
             out.total, out.failed = None, str(error)
+            if not any(each.weight for each in self.history.rounds):
+                self.book.key_id = self.key_id  # no sum has confirmed the majority's yet
         return out
 
     def evaluate(self, nodes: Sequence[int], config: ConfigRecord) -> dict[int, MetricRecord]:
@@ -160,8 +174,8 @@ class ServerRound:
 
         def accept(node: int, reply: Reply, message: Message, asks: Sequence[Ask]) -> None:
             del node, reply
-            if "snapshot" in asks and (data := blobs_of(message).get("snapshot")):
-                sealed.append(data)
+            if "snapshot" in asks:
+                sealed.append(self.checked_snapshot(blobs_of(message)))
 
         def ask(some: Sequence[int], *asks: Ask) -> set[int]:
             return self.exchanges.run(
@@ -178,6 +192,19 @@ class ServerRound:
             if sealed:
                 return sealed[0]
         return None
+
+
+    def checked_snapshot(self, blobs: Mapping[str, bytes]) -> bytes:
+        """A sealed state as far as the server can check it: of which model, and how long."""
+        data, history = blobs.get("snapshot", b""), self.history
+        values = sum(math.prod(shape) for shape in self.shapes.values())
+        limit = 4 * values + _SNAPSHOT_BYTES + sum(_TENSOR_BYTES + 12 * len(n) for n in self.shapes)
+        if len(data) > limit:
+            raise MethodError(f"a snapshot of {len(data):,} bytes; allowed: {limit:,}")
+        said = says_of_itself(data)
+        if said != (history.training, history.finished, history.chain):
+            raise MethodError(f"its snapshot is of another model (after {said[1]} rounds)")
+        return data
 
 
 class _Work:
@@ -245,8 +272,7 @@ class _Work:
                     reason=str(error),
                 )
         self._check_number(list(ledger.entries), "reported")
-        with self._aggregating():
-            total = ledger.close()
+        total = self._closed(ledger)
         self._out.upload_bytes += max(len(data) for data in self._reports.values())
         self._out.download_bytes += len(total.data)
         self._out.ciphertexts += ledger.ciphertexts
@@ -266,8 +292,7 @@ class _Work:
         ledger = out.ledger = Ledger(r.params, r.book.key_id, layout, shares)
         self._ask(nodes, asks, shares, reports)
         self._check_number(list(ledger.entries), "uploaded")
-        with self._aggregating():
-            out.total = ledger.close()
+        out.total = self._closed(ledger)
         out.scale = arrivals_scale(ledger.arrived, len(shares))
         out.ciphertexts += ledger.ciphertexts
         out.upload_bytes += self._largest
@@ -302,6 +327,7 @@ class _Work:
         out, blobs = self._out, blobs_of(message)
         self._keys[node] = reply.key
         metrics = metrics_of(message, self._r.count_key) if "train" in asks else MetricRecord()
+        snapshot = self._r.checked_snapshot(blobs) if "snapshot" in asks else None
         if "report" in asks:
             report = blobs.get("report", b"")
             limit = largest_upload(self._r.params, self._r.method.report_layout())
@@ -314,13 +340,19 @@ class _Work:
             with self._aggregating():
                 out.ledger.add(node, upload)
             self._largest = max(self._largest, len(upload))
-        if "snapshot" in asks:
-            out.snapshot = blobs.get("snapshot")
+        out.snapshot = snapshot or out.snapshot
         if "train" in asks:
             out.answers[node] = Answer(reply, metrics)
         spent = out.client_seconds.setdefault(node, {})
         for name, seconds in reply.seconds.items():
             spent[name] = spent.get(name, 0.0) + seconds
+
+    def _closed(self, ledger: Ledger) -> Total:
+        with self._aggregating():
+            try:
+                return ledger.close()
+            except (MethodError, qn.QuanCryptError) as error:
+                raise LedgerError(str(error)) from error
 
     def _check_number(self, nodes: list[int], what: str) -> None:
         if len(nodes) < self._r.min_arrivals:
@@ -356,6 +388,8 @@ def averaged(
     """The average of metrics, over those whose names agree with most of the others'."""
     groups: dict[tuple[str, ...], list[RecordDict]] = {}
     for record in metrics.values():
+        if not np.isfinite([x for value in record.values() for x in np.ravel(value)]).all():
+            continue  # one NaN would be all that is left of an average
         shape = tuple(
             f"{name}[{len(value)}]" if isinstance(value, list) else name
             for name, value in sorted(record.items())

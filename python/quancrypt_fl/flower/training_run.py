@@ -87,6 +87,7 @@ class TrainingRun:
             agreement=strategy.agreement,
             shapes={name: tensor.shape for name, tensor in floats.items()},
             min_arrivals=strategy.min_arrivals,
+            key_id=strategy.key_id,
             count_key=strategy.weighted_by_key,
         )
         self._result = Result()

@@ -71,7 +71,7 @@ class WatchServer:
     @property
     def url(self) -> str:
         """Where the page is, as seen from this machine."""
-        shown = "127.0.0.1" if self.host in ("", "0.0.0.0") else self.host
+        shown = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/"
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -250,6 +252,17 @@ def test_the_live_view_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 # --- the command ---
+
+
+def test_watching_needs_neither_flower_nor_torch() -> None:
+    code = (
+        "import sys, quancrypt_fl.cli.watch, quancrypt_fl.watching.server, "
+        "quancrypt_fl.watching.terminal; print({'flwr', 'torch', 'ray'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "set()"
 
 
 def test_once_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

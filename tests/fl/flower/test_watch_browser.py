@@ -199,7 +199,7 @@ def test_text_is_readable_in_both_schemes(hostile: Browser) -> None:
         paper = hostile.evaluate(
             "getComputedStyle(document.documentElement).getPropertyValue('--paper')"
         )
-        for selector in ("#link", "td.lost", "td.asked", "td.answered", "#phase", "td.failed"):
+        for selector in ("#link", "td.lost", "td.asked", "#phase", "td.failed", "td.ok"):
             colour = hostile.evaluate(
                 f"getComputedStyle(document.querySelector('{selector}')).color.match(/\\d+/g)"
             )

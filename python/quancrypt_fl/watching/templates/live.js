@@ -3,7 +3,7 @@
 (() => {
   const EVERY = 1000, SLOWLY = 5000, PATIENCE = 8000; // milliseconds
   const STALE = 20; // seconds without a heartbeat, which comes every 5
-  const MOST_ROWS = 200, MOST_ROUNDS = 60, MOST_BARS = 8, HEIGHT = 260;
+  const MOST_ROWS = 200, MOST_ROUNDS = 60, MOST_BARS = 8, MOST_POINTS = 300, HEIGHT = 260;
   const PHASES = ["train", "protect", "aggregate", "unprotect", "evaluate"];
   const SIGNS = { asked: "…", answered: "✓", refused: "✗", lost: "✗", idle: "" };
   const LOOKS = ["refused", "lost", "failed", "finished"]; // of events
@@ -80,6 +80,12 @@
     for (let t = Math.ceil(first / step) * step; t <= last; t += step)
       if (Math.min(t - first, last - t) >= 0.5 * step) inner.push(t);
     return [first, ...inner, last];
+  }
+
+  // At most MOST_POINTS, evenly, the first and the last among them.
+  function thinned(points) {
+    const last = points.length - 1;
+    return last < MOST_POINTS ? points : Array.from({ length: MOST_POINTS }, (_, i) => points[Math.round(i * last / (MOST_POINTS - 1))]);
   }
 
   // lines: [{label, look, points: [[round, value], ...]}]; all charts share the rounds from first to last
@@ -236,7 +242,7 @@
     id("progressing").hidden = !records.length;
     if (!records.length || !changed("records", records)) return;
     const ends = [records[0].round, records[records.length - 1].round];
-    const take = (pick) => records.filter((r) => !r.failed && known(pick(r))).map((r) => [r.round, pick(r)]);
+    const take = (pick) => thinned(records.filter((r) => !r.failed && known(pick(r))).map((r) => [r.round, pick(r)]));
     const shares = (t, ticks) => percent(t, digitsFor(ticks)), plain = (t) => String(t);
     id("charts").replaceChildren(...[
       lineChart("chart-accuracy", "Test accuracy", ends, [{ label: "test accuracy", look: "c0 d0", points: take((r) => r.test_accuracy) }], (v) => percent(v), shares, true),
