@@ -65,6 +65,12 @@ class NodeBook:
         if reply.samples:
             entry.samples = reply.samples
 
+    def count(self, record: Mapping[str, Any]) -> None:
+        """Note whose updates are in the sum of a round, from its record."""
+        for client in record["clients"]:
+            if client["weight"]:
+                self[int(client["node"])].counted = record["round"] - 1
+
     def settle_key(self, keys: Mapping[int, str]) -> set[int]:
         """Decide on the key, if none is given: that of most nodes.
 

@@ -1,4 +1,4 @@
-"""``python -m quancrypt_fl.flower.programs NAME ...``: Flower's programs, as a deployment runs them.
+"""``python -m quancrypt_fl.flower.programs NAME ...``: Flower's programs, as they are deployed.
 
 ``superlink``
     ``flower-superlink`` behind :mod:`quancrypt_fl.flower.door`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ def deployed_record(
         "round": t + 1,
         "test_accuracy": None,
         "test_loss": None,
-        "train_loss": sum(loss * n for loss, n in losses) / samples if samples else None,
+        "train_loss": (_finite(sum(loss * n for loss, n in losses) / samples) if samples else None),
         "pruning_rate": rate,
         "seconds": {
             "train": total("train"),
@@ -77,7 +78,7 @@ def with_evaluation(
     record: Mapping[str, Any], metrics: MetricRecord | None, seconds: float
 ) -> dict[str, Any]:
     """The record with what clients measured of the model after the round."""
-    values = dict(metrics or {})
+    values = {name: _finite(value) for name, value in (metrics or {}).items()}
     return {
         **record,
         "test_accuracy": _first(values, _ACCURACY),
@@ -92,3 +93,10 @@ def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
         if isinstance(value := values.get(name), int | float):
             return float(value)
     return None
+
+
+def _finite(value: Any) -> Any:
+    """A metric as JSON can hold it: an average of strangers' numbers may overflow."""
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return value if math.isfinite(value) else None

@@ -193,7 +193,6 @@ class ServerRound:
                 return sealed[0]
         return None
 
-
     def checked_snapshot(self, blobs: Mapping[str, bytes]) -> bytes:
         """A sealed state as far as the server can check it: of which model, and how long."""
         data, history = blobs.get("snapshot", b""), self.history

@@ -195,13 +195,13 @@ def _tell(kind: str, arguments: Sequence[str], notes: bytes, failure: str) -> No
     while True:
         try:
             _answer_for(kind, arguments, notes, failure)
-        except httpx.TransportError:
-            if kind == "serverapp" and time.monotonic() < deadline:
-                time.sleep(1.0)
-                continue
-        except Exception:
-            # Flower's program ended by itself and has told already: its token is void.
-        return
+            return
+        except httpx.HTTPStatusError:
+            return  # Flower's program ended by itself and has told already: its token is void
+        except (httpx.TransportError, OSError):
+            if kind == "clientapp" or time.monotonic() > deadline:
+                return  # with its SuperNode a message is gone, too
+            time.sleep(1.0)
 
 
 def _answer_for(kind: str, arguments: Sequence[str], notes: bytes, failure: str) -> None:

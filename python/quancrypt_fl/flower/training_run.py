@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ class TrainingRun:
         noted = history.read("nodes")
         self._book = NodeBook.from_document(noted) if noted else NodeBook()
         self._book.key_id = strategy.key_id or self._book.key_id
+        for record in history.records[-1:]:
+            self._book.count(record)  # the note is from before that round's end
         model = model_from_bytes(history.initial)
         floats = {name: tensor for name, tensor in model.items() if tensor.dtype.kind == "f"}
         exchanges = Exchanges(
@@ -118,11 +121,7 @@ class TrainingRun:
     def _one_round(self) -> None:
         t, started = self._history.finished, time.perf_counter()
         nodes, config = self._asked(self._s.configure_train, self._train_config)
-        if len(nodes) > self._s.params.max_weight:
-            raise ConfigError(
-                f"{len(nodes)} clients in a round; the encryption parameters allow a total weight "
-                f"of {self._s.params.max_weight}, and each counts at least 1"
-            )
+        nodes = self._as_many_as_may(nodes)
         self._observer.round_started(
             round=t + 1, asked={node: self._book.name(node) for node in nodes}
         )
@@ -131,6 +130,20 @@ class TrainingRun:
             nodes, config, snapshot_from=nodes[t % len(nodes)] if due else None
         )
         self._close(outcome, nodes, time.perf_counter() - started)
+
+    def _as_many_as_may(self, nodes: list[int]) -> list[int]:
+        """All nodes; of those who joined beyond what the parameters allow, some in each round."""
+        most = self._s.params.max_weight
+        if len(nodes) <= most:
+            return nodes
+        text = (
+            f"{len(nodes)} clients in a round; the encryption parameters allow a total weight "
+            f"of {most}, and each counts at least 1"
+        )
+        if not self._history.finished:
+            raise ConfigError(text)
+        self._observer.note(f"{text}: {most} of them, chosen at random, take part")
+        return sorted(random.sample(nodes, most))
 
     def _close(self, outcome: Outcome, nodes: list[int], seconds: float) -> None:
         history, t, total = self._history, self._history.finished, outcome.total
@@ -157,11 +170,9 @@ class TrainingRun:
         record = deployed_record(
             t, self._round.method.pruning_rate(t), outcome, self._book, len(nodes), seconds
         )
-        if total is not None and outcome.ledger is not None:
-            for node in outcome.ledger.entries:
-                self._book[node].counted = t
-        history.append(link, sums, record)
         history.note("nodes", self._book.to_document())
+        history.append(link, sums, record)
+        self._book.count(record)
         metrics = averaged(
             {node: answer.metrics for node, answer in outcome.answers.items()},
             self._s.train_metrics_aggr_fn,

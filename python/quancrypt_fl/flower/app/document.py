@@ -1,0 +1,95 @@
+"""``results.json`` of a deployed run: the simulation's document, as far as a server can know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import quancrypt_native as qn
+from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.method.meter import PHASES
+from quancrypt_fl.protect import native_environment
+from quancrypt_fl.receipts import receipt
+from quancrypt_fl.results import SCHEMA, environment
+
+__all__ = ["deployed_document"]
+
+_FLOAT32_BYTES = 4
+_HOW_KNOWN = (
+    "the server's process has the public parameters alone: the key is in the clients' kits, and "
+    "the server's kit has none. The models between rounds never reach it, nor does the final one, "
+    "but sealed under the clients' key"
+)
+
+
+def deployed_document(
+    config: QuanCryptConfig,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    params: qn.Parameters,
+    key_id: str | None,
+    parameters: int,
+    exchanged: int,
+) -> dict[str, Any]:
+    """The whole document, with ``"engine": "flower"``.
+
+    Parameters
+    ----------
+    config
+        The configuration, its defaults filled in.
+    records
+        Entries of ``rounds``; a failed one says why in ``failed``, and has no accuracy.
+    params, key_id
+        What protects updates.
+    parameters, exchanged
+        Numbers of the model's values: all, and those that travel.
+    """
+    facts = {
+        "scheme": f"{params.scheme}, packed coefficient encoding, exact integer sums",
+        "library": f"quancrypt-native {qn.__version__}, Microsoft SEAL {qn.seal.version()}",
+        "security_bits": params.security,
+        "parameters": params.explain().as_dict(),
+    }
+    keys = [{"fingerprint": key_id, "from_round": 1}] if key_id else []
+    proof = {**receipt(facts, keys, records), "how_known": _HOW_KNOWN}
+    return {
+        "schema": SCHEMA,
+        "engine": "flower",
+        "method": config.method,
+        "dataset": config.dataset,
+        "model": config.model,
+        "clients": config.clients,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "environment": {**environment(config.threads), **native_environment()},
+        "rounds": [dict(record) for record in records],
+        "totals": {
+            **_totals(records),
+            "parameters": parameters,
+            "float32_update_bytes": exchanged * _FLOAT32_BYTES,
+        },
+        "receipt": proof,
+    }
+
+
+def _totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    scored = [record for record in records if record["test_accuracy"] is not None]
+    best = max(scored, key=lambda record: record["test_accuracy"], default=None)
+    final = scored[-1] if scored else None
+    return {
+        "rounds": len(records),
+        "failed_rounds": sum(record["failed"] is not None for record in records),
+        "final_round": len(records),
+        "test_accuracy": final and final["test_accuracy"],
+        "test_loss": final and final["test_loss"],
+        "best_test_accuracy": best and best["test_accuracy"],
+        "best_round": best and best["round"],
+        "seconds": {
+            phase: sum(record["seconds"][phase] for record in records)
+            for phase in (*PHASES, "wall")
+        },
+        "bytes": {
+            way: sum(record["bytes"][way] for record in records) for way in ("upload", "download")
+        },
+        "uploaded_by_all": sum(r["bytes"]["upload"] * r["participants"] for r in records),
+    }

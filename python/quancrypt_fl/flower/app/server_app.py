@@ -1,0 +1,146 @@
+"""The server: starts from the simulation's first model, adds what it cannot read, keeps results."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+import quancrypt_native as qn
+from quancrypt_fl.checkpoint import write_atomically
+from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.flower.app.document import deployed_document
+from quancrypt_fl.flower.app.sampling import SampledStrategy
+from quancrypt_fl.flower.app.settings import RunSettings
+from quancrypt_fl.flower.app.trainer import first_model
+from quancrypt_fl.flower.observing import RunObserver, RunObservers
+from quancrypt_fl.flower.status import StatusFile
+from quancrypt_fl.flower.training_run import SNAPSHOT
+from quancrypt_fl.results import write_results
+
+__all__ = ["METRICS", "PARAMS", "RESULTS", "SEALED_MODEL", "STATE", "app"]
+
+STATE = "QUANCRYPT_STATE"
+"""Environment variable: folder in which runs have theirs."""
+PARAMS = "QUANCRYPT_PARAMS"
+"""Environment variable: file of the encryption parameters."""
+METRICS = "QUANCRYPT_METRICS"
+"""Environment variable: ``HOST:PORT`` where metrics are served during a run, or empty."""
+
+RESULTS, SEALED_MODEL = "results.json", "final-model.sealed"
+_POLL = 0.5  # seconds
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run a training, or go on with it."""
+    settings = RunSettings.of(context.run_config)
+    config = settings.configuration()
+    if config.patience is not None:
+        raise ConfigError(
+            "patience: early stopping needs a validation set, and the server of a deployment has "
+            "no data; allowed: none"
+        )
+    params = qn.Parameters.from_bytes(_setting(PARAMS).read_bytes())
+    folder = _setting(STATE) / "runs" / settings.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    weights, size = first_model(settings, config)
+    exchanged = sum(tensor.size for tensor in weights.values())
+    initial = ArrayRecord({name: Array(tensor) for name, tensor in weights.items()})
+    del weights
+    with _observer(folder) as observer:
+        _wait_for_clients(grid, settings, config, observer)
+        strategy = SampledStrategy(
+            params, config, settings.names, **_arguments(settings, config, folder, observer)
+        )
+        result = strategy.start(grid, initial, num_rounds=config.rounds, timeout=settings.timeout)
+    if SNAPSHOT in result.arrays:
+        write_atomically(folder / SEALED_MODEL, result.arrays[SNAPSHOT].numpy().tobytes())
+    document = deployed_document(
+        config,
+        strategy.records,
+        params=params,
+        key_id=settings.key_id,
+        parameters=size,
+        exchanged=exchanged,
+    )
+    write_results(folder / RESULTS, document)
+
+
+def _arguments(
+    settings: RunSettings, config: QuanCryptConfig, folder: Path, observer: RunObserver
+) -> dict[str, Any]:
+    agreed = ("clip_factor", "mask", "prune_global", "smoothing", "weighting", "rounding", "update")
+    least = least_arrivals(config)
+    return {
+        **{name: getattr(config, name) for name in agreed},
+        "error_feedback": config.error_feedback,
+        "pruning": config.schedule() if config.pruning else None,
+        "seed": config.seed,
+        "key_id": settings.key_id,
+        "state": folder / "history",
+        "resume": settings.resume,
+        "snapshot_every": settings.snapshot_every,
+        "min_arrivals": least,
+        "observer": observer,
+        "fraction_train": config.participation,
+        "min_train_nodes": least,
+        "min_available_nodes": least,
+        "min_evaluate_nodes": 1,
+    }
+
+
+def least_arrivals(config: QuanCryptConfig) -> int:
+    """Updates of which a sum must consist: the sum of one would be that one."""
+    return max(config.min_arrivals, min(2, config.participants))
+
+
+def _wait_for_clients(
+    grid: Grid, settings: RunSettings, config: QuanCryptConfig, observer: RunObserver
+) -> None:
+    """Until all are connected; after ``settings.wait`` seconds, as many as a round needs."""
+    deadline = time.monotonic() + settings.wait
+    before = -1
+    while True:
+        connected = len(list(grid.get_node_ids()))
+        patient = time.monotonic() < deadline
+        needed = config.clients if patient else least_arrivals(config)
+        if connected >= needed:
+            return
+        if connected != before:
+            observer.waiting(connected=connected, needed=needed)
+            observer.note(f"{connected} of {config.clients} clients are connected; waiting")
+            before = connected
+        time.sleep(_POLL)
+
+
+@contextmanager
+def _observer(folder: Path) -> Iterator[RunObserver]:
+    with ExitStack() as stack:
+        status = StatusFile(folder)
+        stack.callback(status.close)
+        observers: list[RunObserver] = [status]
+        if place := os.environ.get(METRICS):
+            from quancrypt_fl.flower.prometheus import PrometheusMetrics, PrometheusServer
+
+            metrics = PrometheusMetrics()
+            host, _, port = place.rpartition(":")
+            stack.enter_context(PrometheusServer(metrics, int(port), host.strip("[]")))
+            observers.append(metrics)
+        yield RunObservers(*observers)
+
+
+def _setting(name: str) -> Path:
+    value = os.environ.get(name)
+    if not value:
+        raise ConfigError(f"{name} is not in the environment; quancrypt server sets it")
+    return Path(value)
