@@ -313,7 +313,8 @@ ORDER = (
     "errors", "seeds", "machine", "audit", "receipts", "plots",
     "method", "data", "models",
     "config", "observer", "checkpoint", "protect", "baselines", "training", "results",
-    "engines", "flower", "deployment", "export", "report", "tensorboard", "bench", "experiments",
+    "engines", "flower", "deployment", "export", "report", "watching",
+    "tensorboard", "bench", "experiments",
     "cli",
 )  # fmt: skip
 """Files and folders of the federated side: each uses only what stands before it."""

@@ -22,10 +22,12 @@ from quancrypt_fl.cli.inspect import inspect
 from quancrypt_fl.cli.interrupts import INTERRUPTED, MESSAGE
 from quancrypt_fl.cli.keygen import keygen
 from quancrypt_fl.cli.plan import plan
+from quancrypt_fl.cli.provision import provision
 from quancrypt_fl.cli.report import report
 from quancrypt_fl.cli.simulate import simulate
 from quancrypt_fl.cli.text import printable
 from quancrypt_fl.cli.typer_versions import UsageException
+from quancrypt_fl.cli.watch import watch
 from quancrypt_fl.errors import FederatedError
 from quancrypt_native import QuanCryptError, __version__
 
@@ -47,8 +49,10 @@ app.command()(plan)
 app.command()(data)
 app.command()(simulate)
 app.command()(experiment)
+app.command()(watch)
 app.command()(report)
 app.command()(export)
+app.command()(provision)
 app.command()(keygen)
 app.command()(encrypt)
 app.command()(aggregate)

@@ -153,12 +153,12 @@ class ClientRound:
                 return Held(GlobalState(0, floats), chain)
         return None
 
-    def _leads_on(self, round: int, chain: str) -> bool:
+    def _leads_on(self, finished: int, chain: str) -> bool:
         """Whether the request's rounds lead from this state to the one that it names."""
         for link in self._request.links:
-            if link.round == round:
-                round, chain = round + 1, _after(chain, link)
-        return (round, chain) == (self._request.round, self._request.chain)
+            if link.round == finished:
+                finished, chain = finished + 1, _after(chain, link)
+        return (finished, chain) == (self._request.round, self._request.chain)
 
     def _follow(self, held: Held) -> Held:
         """Apply the sums of the rounds after the state held."""

@@ -30,6 +30,10 @@ What it raises as a FederatedError or QuanCryptError refuses the reply, and the 
 _LOG = logging.getLogger(__name__)
 _LIVE_MARGIN = 60.0  # seconds that a message lives beyond the time in which it can be answered
 _RESTARTS = 2  # times that a node is asked again in an exchange because it has started anew
+_REST = (
+    3.0  # times the seconds of looking in vain: no more than a quarter of the time goes into that
+)
+_LONGEST_REST = 5.0  # seconds
 _LOOK_EVERY = 3.0  # seconds between two looks for nodes that have started anew
 
 
@@ -55,7 +59,7 @@ class Collector:
     name
         From a node to what people call it.
     poll
-        Seconds between two looks for replies.
+        Seconds between two looks for replies; more where a look at many nodes itself takes long.
     patience
         Seconds within which a node that has died may come back; it is then asked again.
     clock, sleep
@@ -110,6 +114,7 @@ class _Exchange:
         self._restarts: dict[int, int] = {}
         self._away: dict[int, tuple[Message, float, str]] = {}
         self._answered: dict[str, int] = {}
+        self._vain = 0.0  # seconds of the last look for replies that found nothing
         self.waiting: dict[str, _Asked] = {}
         self.lost: set[int] = set()
 
@@ -139,8 +144,9 @@ class _Exchange:
                 self._answered[key] = asked.node
                 self._take(asked, reply)
             self._look_after_nodes()
-            if (self.waiting or self._away) and not arrived:
-                self._c.sleep(min(self._c.poll, max(0.0, self._deadline - clock())))
+            pause = max(0.0 if arrived else self._c.poll, min(_REST * self._vain, _LONGEST_REST))
+            if (self.waiting or self._away) and pause:
+                self._c.sleep(min(pause, max(0.0, self._deadline - clock())))
         for node, (_, _, reason) in sorted(self._away.items()):
             self._lose(node, reason)
         for node in sorted(asked.node for asked in self.waiting.values()):
@@ -152,9 +158,13 @@ class _Exchange:
         Messages are fetched one at a time: only one upload is in memory, and one whose bytes
         Flower cannot read takes no other with it.
         """
+        self._vain = 0.0
         for key, asked in list(self.waiting.items()):
+            started = self._c.clock()
             try:
-                for reply in self._c.grid.pull_messages([key]):
+                replies = list(self._c.grid.pull_messages([key]))
+                self._vain += 0.0 if replies else self._c.clock() - started
+                for reply in replies:
                     answers = reply.metadata.reply_to_message_id
                     if answers in self.waiting:
                         yield answers, reply

@@ -44,7 +44,7 @@ class LocalControl:
 
 
 def _is_open(scope: Scope) -> bool:
-    path = scope.get("path", "")
+    path = str(scope.get("path", ""))
     return scope["type"] == "http" and (path.startswith(OPEN[0]) or path == OPEN[1])
 
 

@@ -6,7 +6,8 @@ from flwr.app import ArrayRecord
 
 import quancrypt_native as qn
 from quancrypt_fl.flower.held import Held
-from quancrypt_fl.flower.snapshot import SnapshotError, open_snapshot, says_of_itself
+from quancrypt_fl.flower.snapshot import SnapshotError, open_snapshot
+from quancrypt_fl.flower.snapshot_prefix import says_of_itself
 from quancrypt_fl.flower.training_run import SNAPSHOT
 
 __all__ = ["open_model"]

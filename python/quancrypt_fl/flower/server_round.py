@@ -26,7 +26,7 @@ from quancrypt_fl.flower.nodes import NodeBook
 from quancrypt_fl.flower.observing import RunObserver
 from quancrypt_fl.flower.protocol import Ask, Reply, blobs_of
 from quancrypt_fl.flower.requests import Step
-from quancrypt_fl.flower.snapshot import says_of_itself
+from quancrypt_fl.flower.snapshot_prefix import says_of_itself
 from quancrypt_fl.flower.sums import Sums
 from quancrypt_fl.method.agreement import Agreement
 from quancrypt_fl.method.quancrypt import QuanCrypt

@@ -274,9 +274,7 @@ class Reference:
 
 
 class _Client:
-    def __init__(
-        self, index: int, parts: int, params: qn.Parameters, agreement: Agreement
-    ) -> None:
+    def __init__(self, index: int, parts: int, params: qn.Parameters, agreement: Agreement) -> None:
         self.index = index
         self.memory = ClientMemory({}, {})
         self.counted: int | None = None

@@ -18,14 +18,14 @@ from safetensors.numpy import load
 from tests.fl.flower.states import OTHER, TRAINING, bits, held
 
 import quancrypt_native as qn
-from quancrypt_fl.flower import snapshot
+from quancrypt_fl.flower import snapshot_prefix
 from quancrypt_fl.flower.held import held_bytes
 from quancrypt_fl.flower.snapshot import (
     SnapshotError,
     open_snapshot,
-    says_of_itself,
     seal_snapshot,
 )
+from quancrypt_fl.flower.snapshot_prefix import says_of_itself
 from quancrypt_fl.flower.stores import Held
 from quancrypt_fl.flower.tensors_file import (
     MAX_HEADER_BYTES,
@@ -57,7 +57,7 @@ def reopened(data: bytes, key: qn.SecretKey, expected: Held) -> Held:
 def test_round_trip(
     key: qn.SecretKey, monkeypatch: pytest.MonkeyPatch, chunk: int, bounds: bool
 ) -> None:
-    monkeypatch.setattr(snapshot, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(snapshot_prefix, "CHUNK_BYTES", chunk)
     state = held(bounds=bounds)
     data = seal_snapshot(state, TRAINING, key)
     assert bits(reopened(data, key, state)) == bits(state)
@@ -99,7 +99,7 @@ def small(key: qn.SecretKey) -> tuple[Held, bytes]:
 def test_every_truncation_is_refused(
     key: qn.SecretKey, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(snapshot, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(snapshot_prefix, "CHUNK_BYTES", chunk)
     state, data = small(key)
     for size in range(len(data)):
         with pytest.raises(SnapshotError):
@@ -114,7 +114,7 @@ def test_every_truncation_is_refused(
 def test_every_flipped_byte_is_refused(
     key: qn.SecretKey, monkeypatch: pytest.MonkeyPatch, chunk: int, flip: int
 ) -> None:
-    monkeypatch.setattr(snapshot, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(snapshot_prefix, "CHUNK_BYTES", chunk)
     state, data = small(key)
     changed = bytearray(data)
     for place in range(len(data)):

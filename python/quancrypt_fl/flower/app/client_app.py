@@ -47,8 +47,8 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global model on this client's share of the test set."""
     site = Site(context)
-    metrics = site.evaluate(_weights(message))
-    return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+    metrics = MetricRecord(dict(site.evaluate(_weights(message))))
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Who takes part in a round: drawn as the simulation draws, so that both choose the same clients."""
+"""Who takes part in a round: drawn as the simulation draws, so that both choose alike."""
 
 from __future__ import annotations
 

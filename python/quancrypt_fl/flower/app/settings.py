@@ -1,4 +1,4 @@
-"""What the built-in app is told about a run: public, decided by the server, checked by each side."""
+"""What the built-in app is told about a run: public, set by the server, checked by each side."""
 
 from __future__ import annotations
 
