@@ -149,6 +149,27 @@ class Summer:
             raise MethodError(f"an upload claims the weight {update.weight}; a fresh one has 1")
         if not update.seeded:
             raise MethodError("an upload is not seeded, as every fresh one under a secret key is")
+        self._add(update, weight)
+
+    def add_sum(self, data: bytes, weight: int) -> None:
+        """Parse and check a sum of another summing side, which is trusted, and add it once.
+
+        Parameters
+        ----------
+        weight
+            The weight that it must have.
+
+        Raises
+        ------
+        MethodError
+            If it has another one, or is under another key or of other tensors.
+        """
+        update = qn.EncryptedUpdate.parse(data, self._params)
+        if update.weight != weight:
+            raise MethodError(f"a sum has the weight {update.weight}; its ledger says {weight}")
+        self._add(update, 1)
+
+    def _add(self, update: qn.EncryptedUpdate, weight: int) -> None:
         if self._key_id not in (None, update.key_id):
             raise MethodError(
                 f"an upload is under the key {update.key_id}; expected: {self._key_id}"

@@ -23,7 +23,7 @@ from quancrypt_fl.deployment.sites import in_use, state_folder, superexec_secret
 from quancrypt_fl.flower import programs
 
 if TYPE_CHECKING:
-    from quancrypt_fl.flower.control import RegisteredNode
+    from quancrypt_fl.flower.control import Control, RegisteredNode
 
 __all__ = ["PASSPHRASE", "SuperLink", "serve"]
 
@@ -32,13 +32,15 @@ PASSPHRASE = "QUANCRYPT_PASSPHRASE"
 
 _SUPERLINK, _SUPEREXEC = "superlink", "superexec"
 _ATTEMPTS = 6  # starts of a SuperLink that fail in a row
+_GRACE = 5.0  # seconds; it waits for open connections, and its database needs no farewell
 _HEALTH_TIMEOUT = 2.0  # seconds
-_NODES_EVERY = 2.0  # seconds
+_NODES_EVERY = 5.0  # seconds
 _LIFE = re.compile(r"\[Fleet\.(Activate|Deactivate)Node\] \w+ node_id=(\d+)")
 # What Flower prints per request and step, and what our own lines say better.
 _NOISE = re.compile(
     r"\[Fleet\.|ControlServicer\.|Start(ing|ed) |Finished task|All logs for run|FastAPI lifespan|"
-    r"SuperLinkLifespan|Start `flwr|Successfully installed|Uvicorn running|Connection successful"
+    r"SuperLinkLifespan|Start `flwr|Successfully installed|Uvicorn running|Connection successful|"
+    r"Created run|EXPERIMENTAL|retrying in|Run is finished|ApiError:2004|terminated gracefully"
 )
 
 
@@ -68,6 +70,7 @@ class SuperLink:
         self._names: dict[int, str] = {}
         self._status: dict[int, str] = {}
         self._looked = 0.0
+        self._control: Control | None = None
 
     def programs(self) -> list[Program]:
         """What is to be kept running."""
@@ -78,6 +81,7 @@ class SuperLink:
                 lambda line: self._line(_SUPERLINK, line),
                 on_end=self._died,
                 attempts=_ATTEMPTS,
+                grace=_GRACE,
             ),
             Program(_SUPEREXEC, self._superexec, lambda line: self._line(_SUPEREXEC, line)),
         ]
@@ -122,12 +126,20 @@ class SuperLink:
             what, node = found[1], int(found[2])
             self._noted(node, "online" if what == "Activate" else "offline")
             return
-        if level in ("info", "warning") and (_NOISE.search(text) or "retrying in" in text):
+        if _NOISE.search(text):
             level = "debug"
         self.log(source, text, level=level)
 
     def _died(self, status: int) -> None:
+        del status
         self._ready = False
+        self.close()
+
+    def close(self) -> None:
+        """End the connection to the SuperLink."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
     # --- while it runs ---
 
@@ -139,8 +151,7 @@ class SuperLink:
                 self._looked = now
                 self._look()
             return
-        if _answers(f"https://{self.kit.local_address}/health", self.kit.ca):
-            self._register()
+        if _answers(f"https://{self.kit.local_address}/health", self.kit.ca) and self._register():
             self._ready = True
             self.log(
                 _SUPERLINK,
@@ -148,21 +159,27 @@ class SuperLink:
                 address=self.kit.address,
             )
 
-    def _register(self) -> None:
-        """Let the kit's sites connect, and nobody else."""
-        from quancrypt_fl.flower.control import Control
+    def _register(self) -> bool:
+        """Let the kit's sites connect, and nobody else; False if the SuperLink is away again."""
+        from quancrypt_fl.flower.control import Control, ControlUnavailableError
 
-        with Control(self.kit.local_address, self.kit.ca) as control:
-            ids = control.register_only({site.name: site.public_key for site in self.kit.sites})
+        self.close()
+        self._control = Control(self.kit.local_address, self.kit.ca)
+        keys = {site.name: site.public_key for site in self.kit.sites}
+        try:
+            ids = self._control.register_only(keys)
+        except ControlUnavailableError:
+            return False
         self._names = {node: name for name, node in ids.items()}
+        return True
 
     def _look(self) -> None:
         """Nodes whose heartbeats stopped are told nowhere else."""
-        from quancrypt_fl.flower.control import Control, ControlError
+        from quancrypt_fl.flower.control import ControlError
 
+        assert self._control is not None
         try:
-            with Control(self.kit.local_address, self.kit.ca) as control:
-                nodes = control.nodes()
+            nodes = self._control.nodes()
         except ControlError:
             return  # it is starting again
         for node in nodes:
@@ -195,7 +212,10 @@ def serve(kit: ServerKit, log: EventLog, *, metrics: str | None = None) -> int:
     with in_use(kit.state, "quancrypt server"):
         superlink = SuperLink(kit, log, metrics)
         supervisor = Supervisor(log, superlink.programs(), tick=superlink.tick)
-        return supervisor.run()
+        try:
+            return supervisor.run()
+        finally:
+            superlink.close()
 
 
 def _answers(url: str, ca: Path) -> bool:

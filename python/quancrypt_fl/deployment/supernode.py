@@ -36,7 +36,8 @@ _MESSAGE = re.compile(r"Receiving: (\S+) message")
 _NOISE = re.compile(
     r"^\[RUN|^Received successfully|^Sen(ding|t)|Start(ing|ed) |FastAPI lifespan|Start `flwr|"
     r"Successfully installed|Uvicorn running|Waiting for application|Application |Shutting down|"
-    r"Finished server|Connection successful|^Exit Code|For more information"
+    r"Finished server|Connection successful|^Exit Code|For more information|EXPERIMENTAL|"
+    r"terminated gracefully|^Run ID \d+ is not in|^Failed to initialize|^The SuperNode could not"
 )
 
 
@@ -146,12 +147,20 @@ class SuperNode:
         if found := _MESSAGE.search(text):
             self.log("client", f"{self.kit.name} was asked to {found[1]}", task=found[1])
             return
+        if "Failed to activate SuperNode" in text:
+            self.log(
+                "client",
+                f"{self.kit.address} does not let {self.kit.name} connect: it does not know the "
+                "key of this kit yet, or takes an earlier connection with it to be alive",
+                level="warning",
+            )
+            return
         if "retrying in" in text:
-            if not self._waiting:
+            if source == _SUPERNODE and not self._waiting:
                 self._waiting = True
                 self.log("client", f"{self.kit.address} does not answer; trying again")
             level = "debug"
-        elif level == "info" and _NOISE.search(text):
+        elif _NOISE.search(text):
             level = "debug"
         self.log(source, text, level=level)
 

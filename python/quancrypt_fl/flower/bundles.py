@@ -53,7 +53,7 @@ def bundle_of(app: Path) -> AppBundle:
     ConfigError
         If it is none, or is too large.
     """
-    from flwr.cli.build import collect_files
+    from flwr.cli.utils import collect_files
 
     if not (app / "pyproject.toml").is_file():
         raise ConfigError(f"{app}: has no pyproject.toml; --app names the folder of a Flower app")

@@ -40,20 +40,23 @@ class Ledger:
         What every upload consists of.
     shares
         Each node's share.
+    regions
+        Nodes that send sums, with the largest weight of each: see :mod:`.region`.
     """
 
     params: qn.Parameters
     key_id: str
     layout: Layout
     shares: Mapping[int, Share]
+    regions: Mapping[int, int] = field(default_factory=dict)
     entries: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._summer = Summer(self.params, self.key_id, self.layout)
         self._limit = largest_upload(self.params, self.layout)
 
-    def add(self, node: int, data: bytes) -> None:
-        """Add a node's upload.
+    def add(self, node: int, data: bytes, parts: int = 1) -> None:
+        """Add a node's upload, or a region's sum of ``parts`` uploads.
 
         Raises
         ------
@@ -62,10 +65,19 @@ class Ledger:
         """
         if node in self.entries:
             raise MethodError("repeated: its upload of this round is in the sum already")
-        if len(data) > self._limit:
-            raise MethodError(f"an upload of {len(data):,} bytes; allowed: {self._limit:,}")
+        limit = self._limit * (2 if node in self.regions else 1)  # a sum has both polynomials
+        if len(data) > limit:
+            raise MethodError(f"an upload of {len(data):,} bytes; allowed: {limit:,}")
         weight = self.shares[node].weight
-        self._summer.add(data, weight)
+        if node in self.regions:
+            if parts > self.regions[node]:
+                raise MethodError(
+                    f"a sum of {parts} clients; allowed for the region: {self.regions[node]}"
+                )
+            weight = parts
+            self._summer.add_sum(data, weight)
+        else:
+            self._summer.add(data, weight)
         self.entries[node] = weight
 
     def close(self) -> Total:
@@ -90,6 +102,11 @@ class Ledger:
     def arrived(self) -> list[Share]:
         """Shares of those whose uploads are in the sum."""
         return [self.shares[node] for node in self.entries]
+
+    @property
+    def clients(self) -> int:
+        """How many clients' updates are in the sum; those of a region count 1 each."""
+        return sum(w if node in self.regions else 1 for node, w in self.entries.items())
 
     @property
     def ciphertexts(self) -> int:

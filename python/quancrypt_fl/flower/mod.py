@@ -213,7 +213,11 @@ class _Exchange:
             )
         key = self._request.count_key
         samples = metrics[0].get(key)
-        if isinstance(samples, list) or not isinstance(samples, int | float) or samples < 1:
+        if (
+            isinstance(samples, list)
+            or not isinstance(samples, int | float)
+            or not 1 <= samples < 2**53
+        ):
             raise MethodError(
                 f"{key!r} of the app's metrics is {samples!r}; allowed: the number of training "
                 "samples, at least 1"

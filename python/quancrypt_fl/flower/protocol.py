@@ -27,6 +27,7 @@ __all__ = [
     "RECORD",
     "Link",
     "ProtocolError",
+    "RegionTask",
     "Reply",
     "Request",
     "blobs_of",
@@ -89,6 +90,21 @@ class Link(_Strict):
     counted: bool = False
 
 
+class RegionTask(_Strict):
+    """What a region has to know beside what its clients are told; see :mod:`.region`.
+
+    Attributes
+    ----------
+    shapes
+        Shape of each tensor that is summed, in order.
+    most
+        Largest weight of its sum: its clients count 1 each.
+    """
+
+    shapes: Mapping[str, tuple[Annotated[int, Field(ge=0)], ...]]
+    most: int = Field(ge=1, le=65_536)
+
+
 class Request(_Strict):
     """Header of a request.
 
@@ -118,6 +134,8 @@ class Request(_Strict):
         Total weight of the sum of reports in the message.
     arrays_key, count_key
         Where the app expects the model, and where its metrics say how many samples it used.
+    region
+        For a node that is a region.
     """
 
     version: Literal[1] = 1
@@ -135,6 +153,7 @@ class Request(_Strict):
     reports_weight: int = Field(default=0, ge=0, le=65_536)
     arrays_key: str = "arrays"
     count_key: str = "num-examples"
+    region: RegionTask | None = None
 
 
 class Reply(_Strict):
@@ -160,6 +179,8 @@ class Reply(_Strict):
         Of its training.
     seconds
         Wall-clock seconds by phase.
+    parts
+        Of a region: clients that did the steps, which is the weight of its sum.
     """
 
     version: Literal[1] = 1
@@ -178,6 +199,7 @@ class Reply(_Strict):
     seconds: Mapping[Phase, Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
+    parts: int = Field(default=1, ge=1, le=65_536)
 
 
 Header = TypeVar("Header", Request, Reply)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import quancrypt_native as qn
 from quancrypt_fl.flower.history import CatchUp, History, HistoryDamageError, StoredBytes
 from quancrypt_fl.flower.nodes import Node
-from quancrypt_fl.flower.protocol import CONSTANTS, Ask, Link, Request, write
+from quancrypt_fl.flower.protocol import CONSTANTS, Ask, Link, RegionTask, Request, write
 from quancrypt_fl.method.agreement import Agreement
 
 __all__ = ["Step", "Writer"]
@@ -54,6 +54,8 @@ class Writer:
         The initial model, all tensors in order.
     arrays_key, config_key, count_key
         Keys of the user's records, as Flower's FedAvg has them.
+    regions
+        Nodes that are regions, with the largest weight of the sum of each.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Writer:
         arrays_key: str,
         config_key: str,
         count_key: str,
+        regions: Mapping[int, int] | None = None,
     ) -> None:
         self._history = history
         self._params = params.to_bytes()
@@ -73,6 +76,10 @@ class Writer:
         self._names = tuple(model)
         self._floats = {
             name: str(tensor.dtype) for name, tensor in model.items() if tensor.dtype.kind == "f"
+        }
+        shapes = {name: model[name].shape for name in self._floats}
+        self._regions = {
+            node: RegionTask(shapes=shapes, most=most) for node, most in (regions or {}).items()
         }
         self._constants = ArrayRecord(
             {name: Array(tensor) for name, tensor in model.items() if name not in self._floats}
@@ -118,6 +125,7 @@ class Writer:
             reports_weight=step.reports_weight,
             arrays_key=self._arrays_key,
             count_key=self._count_key,
+            region=self._regions.get(node),
         )
         kind = MessageType.TRAIN if step.asks else MessageType.EVALUATE
         return Message(write(request, blobs, content), node, kind, group_id=self._group())

@@ -68,10 +68,10 @@ def seal_snapshot(held: Held, training: str, key: qn.SecretKey) -> bytes:
         len(plain),
     )
     cipher = AESGCM(key.derive(_LABEL + salt))
-    chunks = (
+    encrypted = (
         cipher.encrypt(nonce, plain[start:end], prefix) for nonce, start, end in chunks(len(plain))
     )
-    return b"".join((prefix, *chunks))
+    return b"".join((prefix, *encrypted))
 
 
 def open_snapshot(data: bytes, training: str, key: qn.SecretKey, *, round: int, chain: str) -> Held:

@@ -52,6 +52,11 @@ class TrainingRun:
         self._observer = strategy.observer
         noted = history.read("nodes")
         self._book = NodeBook.from_document(noted) if noted else NodeBook()
+        if strategy.key_id and self._book.key_id not in (None, strategy.key_id):
+            raise ConfigError(
+                f"the training to resume is under the key {self._book.key_id}, not "
+                f"{strategy.key_id}"
+            )
         self._book.key_id = strategy.key_id or self._book.key_id
         for record in history.records[-1:]:
             self._book.count(record)  # the note is from before that round's end

@@ -187,7 +187,7 @@ def test_another_model_is_refused_by_name(federation: Federation, tmp_path: Path
     federation.train(1, state=tmp_path / "server", **NO_EVALUATION)
     strategy = federation.strategy(state=tmp_path / "server", resume=True)
     arrays = numpy_app.arrays_of({"other": numpy_app.np.zeros(3, "float32")})
-    with pytest.raises(ConfigError, match="'linear.bias' was float32"):
+    with pytest.raises(ConfigError, match=r"'linear\.bias' was float32"):
         strategy.start(federation.grid, arrays, num_rounds=2, timeout=60)
 
 

@@ -128,7 +128,7 @@ def test_every_flipped_byte_is_refused(
 def test_chunks_of_one_snapshot_are_not_exchanged_or_dropped(
     key: qn.SecretKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "_CHUNK_BYTES", 64)
+    monkeypatch.setattr(snapshot_prefix, "CHUNK_BYTES", 64)
     state = held()
     data = seal_snapshot(state, TRAINING, key)
     body, step = data[PREFIX_BYTES:], 64 + 16

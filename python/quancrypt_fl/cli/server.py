@@ -1,0 +1,69 @@
+"""``quancrypt server``: the server of a deployment, kept running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quancrypt_fl.cli.errors import CommandError
+from quancrypt_fl.cli.interrupts import interruptible_imports
+from quancrypt_fl.cli.service_options import LogJson, Verbose
+
+__all__ = ["server"]
+
+
+def server(
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="The server's kit: KITS/server.")],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Serve the figures of a run for Prometheus here, at /metrics.",
+            show_default="not served; HOST 127.0.0.1",
+        ),
+    ] = None,
+    log_json: LogJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run the server of a deployment until Ctrl-C or SIGTERM.
+
+    Starts Flower's SuperLink with the kit's certificates, lets the kit's clients connect and nobody
+    else, and starts what dies again. Trainings are started with quancrypt run, on the same machine.
+    What must outlive it is in KIT/state.
+    """
+    with interruptible_imports():
+        from quancrypt_fl.deployment.events import EventLog
+        from quancrypt_fl.deployment.kits import ServerKit
+        from quancrypt_fl.deployment.superlink import serve
+
+        require_flower()
+    loaded = ServerKit.load(kit)
+    log = EventLog(json_lines=log_json, verbose=verbose)
+    for path in loaded.exposed():
+        log("server", f"{path}: other users can read it; chmod 600 it", level="warning")
+    log(
+        "server",
+        f"{loaded.folder}: {len(loaded.sites)} clients, listening on {loaded.listen_address}",
+        clients=len(loaded.sites),
+    )
+    serve(loaded, log, metrics=_metrics(metrics))
+    log("server", "ended")
+
+
+def require_flower() -> None:
+    """Raise :class:`CommandError` where Flower is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("flwr") is None:
+        raise CommandError("Flower is not installed: pip install 'quancrypt-native[flower]'")
+
+
+def _metrics(place: str | None) -> str | None:
+    if place is None:
+        return None
+    host, _, port = place.rpartition(":")
+    if not port.isdigit() or not 1 <= int(port) <= 65_535:
+        raise CommandError(f"--metrics {place}: allowed: PORT or HOST:PORT, PORT from 1 to 65535")
+    return f"{host or '127.0.0.1'}:{port}"
