@@ -1,4 +1,4 @@
-"""``python flower_simulation.py --clients 200 --model cnn``: encrypted rounds in Flower's simulation.
+"""``python flower_simulation.py --clients 200 --model cnn``: encrypted rounds on Flower and Ray.
 
 Many clients on one machine, by Flower's own simulation on Ray, with the mod and the strategy that a
 deployment uses. Prints a JSON document: seconds of each round, and the memory of all processes of

@@ -111,7 +111,10 @@ def main(grid: Grid, context: Context) -> None:
     weights = trainer().weights()
     params = qn.Parameters.from_bytes(Path(wanted["params"]).read_bytes())
     strategy = QuanCryptStrategy(
-        params, weighting=wanted["weighting"], fraction_evaluate=0.0, min_train_nodes=wanted["clients"],
+        params,
+        weighting=wanted["weighting"],
+        fraction_evaluate=0.0,
+        min_train_nodes=wanted["clients"],
         min_available_nodes=wanted["clients"],
     )  # fmt: skip
     timed = TimedGrid(grid)

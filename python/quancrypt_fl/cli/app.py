@@ -11,6 +11,7 @@ import typer
 
 from quancrypt_fl.cli.aggregate import aggregate
 from quancrypt_fl.cli.bench import bench
+from quancrypt_fl.cli.client import client
 from quancrypt_fl.cli.data import data
 from quancrypt_fl.cli.decrypt import decrypt
 from quancrypt_fl.cli.doctor import doctor
@@ -24,6 +25,8 @@ from quancrypt_fl.cli.keygen import keygen
 from quancrypt_fl.cli.plan import plan
 from quancrypt_fl.cli.provision import provision
 from quancrypt_fl.cli.report import report
+from quancrypt_fl.cli.run import run as run_deployment
+from quancrypt_fl.cli.server import server
 from quancrypt_fl.cli.simulate import simulate
 from quancrypt_fl.cli.text import printable
 from quancrypt_fl.cli.typer_versions import UsageException
@@ -49,10 +52,13 @@ app.command()(plan)
 app.command()(data)
 app.command()(simulate)
 app.command()(experiment)
+app.command()(provision)
+app.command()(server)
+app.command()(client)
+app.command("run")(run_deployment)
 app.command()(watch)
 app.command()(report)
 app.command()(export)
-app.command()(provision)
 app.command()(keygen)
 app.command()(encrypt)
 app.command()(aggregate)

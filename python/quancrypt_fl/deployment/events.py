@@ -97,7 +97,7 @@ def cleaned(text: str) -> str:
     text = _TOKEN.sub(r"\1***", _ANSI.sub("", text))
     shown = "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in text.replace("\t", "    ").strip()
+        for c in text.replace("\t", "    ").rstrip()
     )
     return shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "..."
 
@@ -117,4 +117,4 @@ def flower_line(line: str) -> tuple[str, str]:
         level, text = found.groups()
         level = {"warn": "warning", "critical": "error"}.get(level.lower(), level.lower())
         return level, text.strip()
-    return "info", text.strip()
+    return "info", text  # a traceback is indented

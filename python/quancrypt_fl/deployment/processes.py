@@ -251,6 +251,8 @@ class Supervisor:
         In the order of starting; they are ended in the opposite order.
     tick
         Called a few times a second; what it raises ends everything.
+    before_end
+        Called before the programs are ended.
     """
 
     def __init__(
@@ -259,11 +261,13 @@ class Supervisor:
         programs: Sequence[Program],
         *,
         tick: Callable[[], None] = lambda: None,
+        before_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
         self._states = {program.name: _State(program) for program in programs}
         self._events: queue.SimpleQueue[_Line | _End | int] = queue.SimpleQueue()
         self._tick = tick
+        self._before_end = before_end
         self._signals = 0
         self._strangers: set[Member] = set()  # children that were there before
         self._error: ProgramError | None = None
@@ -391,6 +395,7 @@ class Supervisor:
             self._events.put(event)
 
     def _end_all(self) -> None:
+        self._before_end()
         for state in reversed(self._states.values()):
             process, state.process = state.process, None
             if process is None:

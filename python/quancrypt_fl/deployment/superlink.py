@@ -40,7 +40,8 @@ _LIFE = re.compile(r"\[Fleet\.(Activate|Deactivate)Node\] \w+ node_id=(\d+)")
 _NOISE = re.compile(
     r"\[Fleet\.|ControlServicer\.|Start(ing|ed) |Finished task|All logs for run|FastAPI lifespan|"
     r"SuperLinkLifespan|Start `flwr|Successfully installed|Uvicorn running|Connection successful|"
-    r"Created run|EXPERIMENTAL|retrying in|Run is finished|ApiError:2004|terminated gracefully"
+    r"Created run|EXPERIMENTAL|retrying in|Run is finished|ApiError:(2004|2005|1008)|"
+    r"terminated gracefully"
 )
 
 
@@ -211,11 +212,10 @@ def serve(kit: ServerKit, log: EventLog, *, metrics: str | None = None) -> int:
     """Run the server of a kit until a signal; the signal's number."""
     with in_use(kit.state, "quancrypt server"):
         superlink = SuperLink(kit, log, metrics)
-        supervisor = Supervisor(log, superlink.programs(), tick=superlink.tick)
-        try:
-            return supervisor.run()
-        finally:
-            superlink.close()
+        # The SuperLink waits for connections to end, ours among them.
+        return Supervisor(
+            log, superlink.programs(), tick=superlink.tick, before_end=superlink.close
+        ).run()
 
 
 def _answers(url: str, ca: Path) -> bool:

@@ -3,9 +3,9 @@
 Every folder of results (the ``--out`` of an experiment) replaces what stands between
 ``<!-- experiments:NAME -->`` and ``<!-- /experiments -->`` in the document by its table and figure;
 the PNG file is copied next to the document. A document may have a place of its own for another
-scale, ``NAME-standard`` or ``NAME-paper``, which is then taken. ``<!-- experiments:headline -->`` is replaced by one
-table of all accuracies in RESULTS, a line for each group and a column for each method. A name that
-has no place is an error, unless there is a headline.
+scale, ``NAME-standard`` or ``NAME-paper``, which is then taken. ``<!-- experiments:headline -->``
+is replaced by one table of all accuracies in RESULTS, a line for each group and a column for each
+method. A name that has no place is an error, unless there is a headline.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ class AppBundle:
         from flwr.common.config import flatten_dict, get_fab_config
 
         try:
-            self.content: bytes = build_fab_from_files(files)[0]
+            with _quiet():
+                self.content: bytes = build_fab_from_files(files)[0]
             app = get_fab_config(self.content)["tool"]["flwr"]["app"]
         except Exception as error:  # Flower and its TOML reader raise what they like
             raise ConfigError(f"{place}: is no Flower app: {error!s:.500}") from error
@@ -58,7 +61,16 @@ def bundle_of(app: Path) -> AppBundle:
     if not (app / "pyproject.toml").is_file():
         raise ConfigError(f"{app}: has no pyproject.toml; --app names the folder of a Flower app")
     try:
-        files = collect_files(app.resolve())
+        with _quiet():
+            files = collect_files(app.resolve())
     except Exception as error:
         raise ConfigError(f"{app}: is no Flower app: {error!s:.500}") from error
     return AppBundle(files, str(app))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Flower's way of reading ``.gitignore`` is deprecated by the library that it uses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

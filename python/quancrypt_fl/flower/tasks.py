@@ -97,9 +97,19 @@ class _Task:
         output, install = module.push_task_output, module.install_from_fab
 
         def pull_task_input(client: Any) -> Any:
+            pull_messages = client.PullMessages
+
+            def noted(request: Any) -> Any:
+                response = pull_messages(request)
+                for message in response.messages_list:  # without content, which comes in pieces
+                    os.write(
+                        self._notes, _TOLD + message.SerializeToString().hex().encode() + b"\n"
+                    )
+                return response
+
+            client.PullMessages = noted
             given = pull(client)
             self._message, self._context = given[0], given[1]
-            os.write(self._notes, _TOLD + _without_content(given[0]).hex().encode() + b"\n")
             return given
 
         def install_from_fab(content: bytes, **options: Any) -> Any:
@@ -205,31 +215,59 @@ def _tell(kind: str, arguments: Sequence[str], notes: bytes, failure: str) -> No
 
 
 def _answer_for(kind: str, arguments: Sequence[str], notes: bytes, failure: str) -> None:
-    from flwr.app import Context, RecordDict
     from flwr.common.constant import SubStatus
     from flwr.proto.runtime_pb2 import PushTaskOutputRequest
 
     client = _client(arguments)
     if kind == "clientapp":
-        told = [line for line in notes.splitlines(keepends=True) if line.startswith(_TOLD)]
-        if told and told[-1].endswith(b"\n"):
-            message = _parsed(bytes.fromhex(told[-1][len(_TOLD) :].decode()))
-            metadata = message.metadata
-            module: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
-            context = Context(
-                run_id=metadata.run_id,
-                node_id=metadata.dst_node_id,
-                node_config={},
-                state=RecordDict(),
-                run_config={},
-            )
-            module.push_message(client, _error(message, f"the ClientApp {failure}"), context)
-    name = "ServerApp" if kind == "serverapp" else "ClientApp"
+        data = _noted(notes) or _unread(client)
+        if data is None:
+            return  # Flower starts such a task again; with its output the node would wait for ever
+        name = "ClientApp"
+        _reply(client, data, f"the {name} {failure}")
+    else:
+        name = "ServerApp"
     client.PushTaskOutput(
         PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=f"{name} {failure}")
     )
     client.close()
     print(f"{name} {failure}", file=sys.stderr, flush=True)
+
+
+def _noted(notes: bytes) -> bytes | None:
+    """The message that the child had, serialized."""
+    lines = [line for line in notes.splitlines(keepends=True) if line.startswith(_TOLD)]
+    if not lines or not lines[-1].endswith(b"\n"):
+        return None
+    return bytes.fromhex(lines[-1][len(_TOLD) :].decode())
+
+
+def _unread(client: RuntimeHttpClient) -> bytes | None:
+    """The message that the child had not fetched yet."""
+    import httpx
+    from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullTaskInputRequest
+
+    with suppress(httpx.HTTPStatusError):  # the child has begun the task
+        client.PullTaskInput(PullTaskInputRequest())
+    found = client.PullMessages(PullAppMessagesRequest()).messages_list
+    return found[0].SerializeToString() if found else None
+
+
+def _reply(client: RuntimeHttpClient, data: bytes, reason: str) -> None:
+    from flwr.app import Context, RecordDict
+    from flwr.common.serde import message_from_proto
+    from flwr.proto.message_pb2 import Message as MessageProto
+
+    message = message_from_proto(MessageProto.FromString(data))
+    module: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    context = Context(
+        run_id=message.metadata.run_id,
+        node_id=message.metadata.dst_node_id,
+        node_config={},
+        state=RecordDict(),
+        run_config={},
+    )
+    module.push_message(client, _error(message, reason), context)
 
 
 def _client(arguments: Sequence[str]) -> RuntimeHttpClient:
@@ -266,18 +304,3 @@ def _error(message: Message, reason: str) -> Message:
     from flwr.common.constant import ErrorCode
 
     return Message(Error(ErrorCode.CLIENT_APP_CRASHED, reason), reply_to=message)
-
-
-def _without_content(message: Message) -> bytes:
-    from flwr.app.message import remove_content_from_message
-    from flwr.common.serde import message_to_proto
-
-    data: bytes = message_to_proto(remove_content_from_message(message)).SerializeToString()
-    return data
-
-
-def _parsed(data: bytes) -> Message:
-    from flwr.common.serde import message_from_proto
-    from flwr.proto.message_pb2 import Message as MessageProto
-
-    return message_from_proto(MessageProto.FromString(data))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,6 +193,19 @@ def test_a_signal_ends_it(watched: Watched, number: int) -> None:
     assert signal.getsignal(number) is handler
 
 
+def test_what_is_to_be_done_before_the_end(watched: Watched) -> None:
+    program = watched.program(FOREVER)
+    running: list[bool] = []
+    supervisor = Supervisor(
+        watched.log,
+        [program],
+        tick=lambda: supervisor.stop() if watched.lines else None,
+        before_end=lambda: running.append(alive(supervisor.pid("child") or 0)),
+    )
+    supervisor.run()
+    assert running == [True]
+
+
 def test_a_failing_tick_ends_everything(watched: Watched) -> None:
     def fail() -> bool:
         if watched.lines:
@@ -295,7 +309,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         supervisor.wait()
 
 
-def _wait_for[T](found: Callable[[], T]) -> T:
+def _wait_for(found: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE
     while not (value := found()):
         assert time.monotonic() < deadline
@@ -388,6 +402,7 @@ def test_events_of_several_threads_do_not_mix() -> None:
         ('2026-11-25T04:26:35.607Z INFO [uvicorn.access] "POST /"', ("debug", '"POST /"')),
         ("2026-11-25T04:26:35.607Z ERROR [uvicorn.error] no port", ("error", "no port")),
         ("Traceback (most recent call last):", ("info", "Traceback (most recent call last):")),
+        ('  File "app.py", line 3 ', ("info", '  File "app.py", line 3')),
     ],
 )
 def test_flowers_lines(line: str, event: tuple[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""A training over Flower's messages gives what the same method gives in one process, bit for bit."""
+"""A training over Flower's messages gives what the method gives in one process, bit for bit."""
 
 from __future__ import annotations
 

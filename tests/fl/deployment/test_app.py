@@ -1,0 +1,300 @@
+"""The built-in app, the SuperLink's door, tasks that die: what needs no SuperLink."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+flwr_app = pytest.importorskip("flwr.app")
+
+from quancrypt_fl import QuanCryptConfig, Simulation  # noqa: E402
+from quancrypt_fl.deployment.kits import ServerKit  # noqa: E402
+from quancrypt_fl.deployment.runs import builtin_settings  # noqa: E402
+from quancrypt_fl.errors import ConfigError  # noqa: E402
+from quancrypt_fl.flower import programs  # noqa: E402
+from quancrypt_fl.flower.app import SETTINGS_KEY  # noqa: E402
+from quancrypt_fl.flower.app.buffers import OwnBuffers  # noqa: E402
+from quancrypt_fl.flower.app.client_app import Site  # noqa: E402
+from quancrypt_fl.flower.app.document import deployed_document  # noqa: E402
+from quancrypt_fl.flower.app.settings import RunSettings  # noqa: E402
+from quancrypt_fl.flower.app.trainer import first_model  # noqa: E402
+from quancrypt_fl.flower.bundles import built_in_bundle, bundle_of  # noqa: E402
+from quancrypt_fl.flower.door import LocalControl  # noqa: E402
+from quancrypt_fl.flower.tasks import _failure, _require_known  # noqa: E402
+from quancrypt_fl.training import torch_threads  # noqa: E402
+
+FIELDS: dict[str, Any] = {"dataset": "digits", "model": "mlp", "clients": 3, "local_epochs": 1}
+
+
+def settings(**changes: Any) -> str:
+    fields = {**FIELDS, **changes}
+    return json.dumps({"config": fields, "image_shape": [1, 8, 8], "classes": 10})
+
+
+def context(run: str, partition: int = 1, **node: Any) -> Any:
+    return flwr_app.Context(
+        run_id=1,
+        node_id=7,
+        node_config={"partition-id": partition, "num-partitions": 3, **node},
+        state=flwr_app.RecordDict(),
+        run_config={SETTINGS_KEY: run},
+    )
+
+
+# --- the app ---
+
+
+def test_a_site_trains_as_the_simulations_client() -> None:
+    run = RunSettings.of({SETTINGS_KEY: settings()})
+    simulation = Simulation(QuanCryptConfig(**FIELDS))
+    weights, size = first_model(run, run.configuration())
+    assert size == sum(tensor.size for tensor in simulation.model.values())
+    assert list(weights) == list(simulation.state.weights)
+    for name, tensor in simulation.state.weights.items():
+        np.testing.assert_array_equal(weights[name], tensor)
+    site, client = Site(context(settings())), simulation._clients[1]
+    assert site.samples == client.samples
+    trained, loss = site.train(weights, 0)
+    with torch_threads(1):
+        expected = client.train(simulation.state)
+    assert loss == expected.loss
+    for name, tensor in expected.weights.items():
+        np.testing.assert_array_equal(trained[name], tensor)
+
+
+def test_test_samples_are_divided_without_rest() -> None:
+    weights, _ = first_model(
+        RunSettings.of({SETTINGS_KEY: settings()}), QuanCryptConfig(**FIELDS).resolved()
+    )
+    simulation = Simulation(QuanCryptConfig(**FIELDS))
+    whole = simulation._evaluate(simulation.state.weights, simulation._test)
+    parts = [Site(context(settings(), index)).evaluate(weights) for index in range(3)]
+    total = sum(part["num-examples"] for part in parts)
+    assert total == len(simulation._test)
+    mean = sum(part["accuracy"] * part["num-examples"] for part in parts) / total
+    assert mean == pytest.approx(whole.accuracy)
+
+
+def test_own_data_is_not_divided() -> None:
+    own = Site(context(settings(), **{"quancrypt-data": "all"}))
+    assert own.samples > 2 * Site(context(settings())).samples
+
+
+@pytest.mark.parametrize(
+    ("run", "node", "message"),
+    [
+        ("", {}, "has no quancrypt-run; start the run with quancrypt run"),
+        ("{}", {}, "config"),
+        (settings(clients=4), {}, "partition 1 of 3; the run has 4 clients"),
+        (settings(lr=-1), {}, "lr"),
+        (settings(), {"quancrypt-data": "half"}, "allowed: part, all"),
+        (settings(), {"partition-id": "one"}, "allowed: a number"),
+        (settings().replace("[1, 8, 8]", "[1, 9, 9]"), {}, "images are"),
+    ],
+)
+def test_what_a_client_refuses(run: str, node: dict[str, Any], message: str) -> None:
+    made = context(run)
+    made.node_config.update(node)
+    with pytest.raises(ConfigError, match=message):
+        Site(made)
+
+
+def test_own_buffers_outlive_the_node(tmp_path: Path) -> None:
+    initial = {"mean": np.zeros(2, np.float32)}
+    path = tmp_path / "state" / "buffers.safetensors"
+    for place in (None, path):
+        records = flwr_app.RecordDict()
+        own = OwnBuffers(initial, records, place)
+        assert own.before(3)["mean"].tolist() == [0, 0]
+        own.keep({"mean": np.ones(2, np.float32)})
+        again = OwnBuffers(initial, records if place is None else flwr_app.RecordDict(), place)
+        assert again.before(4)["mean"].tolist() == [1, 1]
+        assert again.before(0)["mean"].tolist() == [0, 0]
+    assert OwnBuffers({}, flwr_app.RecordDict(), path).latest() == {}
+
+
+def test_results_of_rounds_that_failed() -> None:
+    import quancrypt_native as qn
+    from quancrypt_fl.report.runs import parse_run
+
+    seconds = dict.fromkeys(("train", "protect", "aggregate", "unprotect", "evaluate", "wall"), 1.0)
+    rounds = [
+        {
+            "round": number,
+            "test_accuracy": accuracy,
+            "test_loss": accuracy and 0.5,
+            "train_loss": 0.5,
+            "pruning_rate": 0.2,
+            "seconds": seconds,
+            "bytes": {"upload": 10, "download": 10},
+            "participants": 0 if accuracy is None else 2,
+            "lost": 0,
+            "ciphertexts": 1,
+            "failed": "nobody answered" if accuracy is None else None,
+        }
+        for number, accuracy in ((1, None), (2, 0.5), (3, 0.4))
+    ]
+    document = deployed_document(
+        QuanCryptConfig(**FIELDS).resolved(),
+        rounds,
+        params=qn.Parameters.for_aggregation(bits=8, max_weight=4),
+        key_id="0" * 32,
+        parameters=10,
+        exchanged=10,
+    )
+    totals = document["totals"]
+    assert (totals["test_accuracy"], totals["best_round"], totals["failed_rounds"]) == (0.4, 2, 1)
+    assert document["receipt"]["protected"]
+    parse_run(json.loads(json.dumps(document, allow_nan=False)), "run-1")
+
+
+def test_settings_from_a_kit(made: Any) -> None:
+    folder, _ = made
+    kit = ServerKit.load(folder / "server")
+    values = builtin_settings(kit, "run-1", rounds=7, timeout=5.0, wait=1.0, snapshot_every=2)
+    read = RunSettings.of({SETTINGS_KEY: json.dumps({**values, "resume": True})})
+    assert read.resume
+    assert read.key_id == kit.key_id
+    config = read.configuration()
+    assert config.rounds == 7
+    assert config == kit.config.model_copy(update={"rounds": 7})
+
+
+# --- bundles ---
+
+
+def test_the_same_app_is_the_same_bundle(tmp_path: Path) -> None:
+    assert built_in_bundle().digest == built_in_bundle().digest
+    assert built_in_bundle().config == {SETTINGS_KEY: ""}
+    example = Path(__file__).resolve().parents[3] / "examples" / "flower-quickstart"
+    assert "num-server-rounds" in bundle_of(example).config
+    with pytest.raises(ConfigError, match=r"has no pyproject\.toml"):
+        bundle_of(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    with pytest.raises(ConfigError, match="is no Flower app"):
+        bundle_of(tmp_path)
+
+
+def test_a_client_runs_the_apps_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = built_in_bundle()
+    monkeypatch.setenv("QUANCRYPT_BUNDLES", f"{'0' * 64},{bundle.digest}")
+    _require_known(bundle.content)
+    with pytest.raises(PermissionError, match="does not run the app"):
+        _require_known(bundle.content + b"x")
+    monkeypatch.delenv("QUANCRYPT_BUNDLES")
+    with pytest.raises(PermissionError, match="it runs none"):
+        _require_known(bundle.content)
+
+
+# --- programs ---
+
+
+def test_nothing_reaches_for_the_internet_unless_the_user_wants_it(tmp_path: Path) -> None:
+    made = programs.environment({"PATH": "/bin"}, tmp_path, fronts=tmp_path / "bin")
+    assert made["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert made["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    assert made["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert made["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert made["FLWR_HOME"] == str(tmp_path)
+    assert made["PATH"] == f"{tmp_path / 'bin'}:/bin"
+    wanted = programs.environment({"FLWR_TELEMETRY_ENABLED": "1"}, tmp_path)
+    assert wanted["FLWR_TELEMETRY_ENABLED"] == "1"
+    behind = programs.environment({"HTTPS_PROXY": "x", "no_proxy": "a"}, tmp_path)
+    assert behind["NO_PROXY"] == "a,localhost,127.0.0.1,::1"
+
+
+def test_fronts_start_our_programs(tmp_path: Path) -> None:
+    folder = programs.write_fronts(tmp_path / "a folder")
+    front = folder / "flwr-clientapp"
+    assert front.stat().st_mode & 0o777 == 0o700
+    done = subprocess.run(
+        [front, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    assert done.returncode == 0
+    assert "usage: flwr-clientapp" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ending", "failure"),
+    [
+        ("pass", None),
+        ("os._exit(3)", "ended with status 3"),
+        ("os.kill(os.getpid(), 9)", "ended by signal 9 (SIGKILL); is there enough memory?"),
+        ("os.kill(os.getpid(), 11)", "ended by signal 11 (SIGSEGV)"),
+    ],
+)
+def test_how_a_task_ended(ending: str, failure: str | None) -> None:
+    code = f"import os; {ending}"
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "-c", code], {})
+    _, status = os.waitpid(pid, 0)
+    assert _failure(status, over_time=False) == failure
+
+
+# --- the door ---
+
+
+@pytest.mark.parametrize(
+    ("path", "client", "server", "allowed"),
+    [
+        ("/v1/fleet/pull-messages", "203.0.113.9", "192.0.2.1", True),
+        ("/health", "203.0.113.9", "192.0.2.1", True),
+        ("/v1/control/start-run", "203.0.113.9", "192.0.2.1", False),
+        ("/v1/runtime/acquire-task", "203.0.113.9", "192.0.2.1", False),
+        ("/docs", "203.0.113.9", "192.0.2.1", False),
+        ("/v1/fleet", "203.0.113.9", "192.0.2.1", False),
+        ("/health/../v1/control/start-run", "203.0.113.9", "192.0.2.1", False),
+        ("/v1/control/start-run", "127.0.0.1", "127.0.0.1", True),
+        ("/v1/control/start-run", "::1", "::1", True),
+        ("/v1/control/start-run", "::ffff:127.0.0.1", "::ffff:127.0.0.1", True),
+        ("/v1/control/start-run", "192.0.2.1", "192.0.2.1", True),
+        ("/v1/control/start-run", "192.0.2.2", "192.0.2.1", False),
+        ("/v1/control/start-run", "a socket", "192.0.2.1", False),
+        ("/v1/control/start-run", None, "192.0.2.1", False),
+    ],
+)
+def test_the_door(path: str, client: str | None, server: str, allowed: bool) -> None:
+    passed: list[str] = []
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope["path"])
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("the door reads no bodies")
+
+    scope = {
+        "type": "http",
+        "path": path,
+        "client": None if client is None else (client, 5000),
+        "server": (server, 8000),
+    }
+    asyncio.run(LocalControl(app)(scope, receive, send))
+    assert passed == ([path] if allowed else [])
+    assert [message.get("status") for message in sent] == ([] if allowed else [403, None])
+
+
+def test_the_door_passes_on_the_lifespan() -> None:
+    passed: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope["type"])
+
+    asyncio.run(LocalControl(app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+    asyncio.run(LocalControl(app)({"type": "websocket"}, None, None))  # type: ignore[arg-type]
+    assert passed == ["lifespan"]

@@ -1,0 +1,182 @@
+"""A training followed over crashes of its ServerApp and of the SuperLink."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quancrypt_fl.deployment.events import EventLog
+from quancrypt_fl.deployment.runs import (
+    Outcome,
+    RunError,
+    RunStoppedError,
+    Training,
+    copy_results,
+    run_folder,
+    runs_of,
+)
+
+pytest.importorskip("flwr")
+
+from quancrypt_fl.flower.control import ControlUnavailableError, RunState
+
+CRASH = "ServerApp ended by signal 9 (SIGKILL)"
+
+
+@dataclass
+class Server:
+    """A SuperLink whose runs end as they are told to; what is callable happens at that moment."""
+
+    ends: list[RunState]
+    folder: Path
+    away: int = 0
+    settings: list[dict[str, Any]] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
+
+    def start(self, bundle: Any, settings: dict[str, Any]) -> int:
+        self.settings.append(dict(settings))
+        return len(self.settings)
+
+    def state(self, run: int) -> RunState:
+        if self.away:
+            self.away -= 1
+            raise ControlUnavailableError("the SuperLink does not answer")
+        return self.ends[run - 1]
+
+    def logs(self, run: int, after: float, take: Callable[[str], Any]) -> float:
+        if after < run:
+            take(f"\x1b[92mINFO \x1b[0m:      line of run {run}\n")
+        return float(run)
+
+    def stop(self, run: int) -> None:
+        self.stopped.append(run)
+
+
+def training(server: Server) -> tuple[Training, io.StringIO]:
+    output = io.StringIO()
+    time = iter(range(10**9))
+    made = Training(
+        server,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        lambda resume: {"resume": resume},
+        EventLog(output),
+        server.folder,
+        clock=lambda: float(next(time)),
+        sleep=lambda seconds: None,
+    )
+    return made, output
+
+
+def results(folder: Path, finished: int = 3) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {"schema": 1, "totals": {"rounds": finished}}
+    (folder / "results.json").write_text(json.dumps(document))
+    (folder / "status.json").write_text(json.dumps({"finished": finished}))
+    return document
+
+
+def test_a_run_that_is_completed(tmp_path: Path) -> None:
+    document = results(tmp_path / "run-1")
+    server = Server([RunState("completed", "")], tmp_path / "run-1")
+    made, output = training(server)
+    assert made.complete(resume=False) == Outcome(tmp_path / "run-1", document)
+    assert server.settings == [{"resume": False}]
+    assert "line of run 1" in output.getvalue()
+
+
+def test_a_crash_is_gone_on_with(tmp_path: Path) -> None:
+    results(tmp_path)
+    ends = [RunState("failed", CRASH), RunState("failed", ""), RunState("completed", "")]
+    server = Server(ends, tmp_path)
+    made, output = training(server)
+    made.complete(resume=False)
+    assert server.settings == [{"resume": False}, {"resume": True}, {"resume": True}]
+    assert CRASH in output.getvalue()
+
+
+def test_crashes_without_progress_end_it(tmp_path: Path) -> None:
+    server = Server([RunState("failed", CRASH)] * 30, tmp_path)
+    with pytest.raises(RunError, match=r"crashed 21 times without a round: ServerApp ended"):
+        training(server)[0].complete(resume=False)
+    assert len(server.settings) == 21
+
+
+def test_an_exception_of_the_app_is_final(tmp_path: Path) -> None:
+    server = Server([RunState("failed", "ServerApp failed with exception: no room")], tmp_path)
+    with pytest.raises(RunError, match=r"^no room$"):
+        training(server)[0].complete(resume=False)
+    assert len(server.settings) == 1
+
+
+def test_a_run_that_somebody_stopped(tmp_path: Path) -> None:
+    server = Server([RunState("stopped", "")], tmp_path)
+    with pytest.raises(RunStoppedError):
+        training(server)[0].complete(resume=False)
+
+
+def test_a_superlink_that_starts_again_is_waited_for(tmp_path: Path) -> None:
+    results(tmp_path)
+    server = Server([RunState("completed", "")], tmp_path, away=20)
+    made, output = training(server)
+    made.complete(resume=False)
+    assert output.getvalue().count("does not answer; waiting for it") == 1
+
+
+def test_a_superlink_that_stays_away_is_an_error(tmp_path: Path) -> None:
+    server = Server([RunState("running", "")], tmp_path, away=10**6)
+    with pytest.raises(ControlUnavailableError):
+        training(server)[0].complete(resume=False)
+
+
+def test_stopping_stops_the_run_that_goes_on(tmp_path: Path) -> None:
+    server = Server([RunState("running", "")], tmp_path)
+    made, _ = training(server)
+    made.stop()
+    assert server.stopped == []
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    made.sleep = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        made.complete(resume=False)
+    made.stop()
+    assert server.stopped == [1]
+
+
+def test_results_that_cannot_be_read(tmp_path: Path) -> None:
+    server = Server([RunState("completed", "")], tmp_path)
+    with pytest.raises(RunError, match=r"results\.json: cannot be read"):
+        training(server)[0].complete(resume=False)
+    (tmp_path / "results.json").write_text("[]")
+    server = Server([RunState("completed", "")], tmp_path)
+    with pytest.raises(RunError, match="is no document"):
+        training(server)[0].complete(resume=False)
+
+
+def test_folders_of_runs(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run to go on with"):
+        run_folder(tmp_path, resume=True)
+    assert run_folder(tmp_path, resume=False).name == "run-1"
+    for name in ("run-2", "run-10", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert [path.name for path in runs_of(tmp_path)] == ["run-2", "run-10"]
+    assert run_folder(tmp_path, resume=False).name == "run-11"
+    assert run_folder(tmp_path, resume=True).name == "run-10"
+
+
+def test_results_are_copied(tmp_path: Path) -> None:
+    document = results(tmp_path / "run-1")
+    copy_results(Outcome(tmp_path / "run-1", document), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "results.json",
+        "status.json",
+    ]
+    copy_results(Outcome(None, None), tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
