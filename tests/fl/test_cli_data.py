@@ -161,8 +161,8 @@ def test_lesions_are_not_divided_between_training_and_validation(
         (("--clients", "0"), "clients = 0 is not at least 1"),
         (("--clients", "5000"), "has no sample in the iid split"),
         (("--dirichlet-alpha", "0", "--partition", "dirichlet"), "dirichlet_alpha = 0.0"),
-        (("--seed", "-1"), "'--seed': Input should be greater than or equal to 0"),
-        (("--seed", str(2**63)), f"Input should be less than or equal to {2**63 - 1}"),
+        (("--seed", "-1"), "'--seed'"),  # Typer's words for a range differ between versions
+        (("--seed", str(2**63)), str(2**63 - 1)),
         (("--max-train-samples", "1", "--clients", "1"), "of 0 training samples, with 1 set aside"),
         (("--validation", "1"), "validation = 1.0 is not in [0, 1)"),
         (("--plot", "split.jpg"), "split.jpg: a picture's name ends in one of .png, .svg, .pdf"),

@@ -261,10 +261,10 @@ def test_a_wiped_copy_is_what_to_bytes_leaves(
     seen: list[bytearray] = []
     original = sealing.seal
 
-    def spy(kind: Any, header: Any, secret: bytearray, passphrase: bytes) -> bytes:
+    def spy(kind: Any, header: Any, secret: bytearray, passphrase: bytes, **options: Any) -> bytes:
         assert any(secret)
         seen.append(secret)
-        return original(kind, header, secret, passphrase)
+        return original(kind, header, secret, passphrase, **options)
 
     monkeypatch.setattr(sealing, "seal", spy)
     key_file(small.keys.secret)
