@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--samples", type=int, default=32, help="of each client")
     parser.add_argument("--weighting", default="integer")
+    parser.add_argument("--plain", action="store_true", help="FedAvg without encryption")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", action="store_true", help="clients keep their state in folders")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -85,7 +86,8 @@ def measure(wanted: argparse.Namespace, folder: Path) -> dict[str, Any]:
     (folder / "secret.key").write_bytes(secret.to_bytes(passphrase=b"of a simulation"))
     choices = {
         **{name: getattr(wanted, name) for name in (
-            "clients", "rounds", "dataset", "data_dir", "model", "samples", "weighting")},
+            "clients", "rounds", "dataset", "data_dir", "model", "samples", "weighting",
+            "plain")},
         "params": str(folder / "params.bin"),
         "report": str(report),
     }  # fmt: skip

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,9 +64,9 @@ def client(
     """Run a client of a deployment until Ctrl-C or SIGTERM.
 
     Starts Flower's SuperNode with the kit's keys, connects to the server, and starts what dies
-    again. The passphrase of the key file is read once, and reaches nothing but the trainings. Apps
-    that the server sends are run only if they are here as well: the built-in one, and those that
-    --app names. What must outlive it is in KIT/state.
+    again. The passphrase of the key file is read once and handed to nobody: trainings open a copy
+    of the key that is sealed for this run. Apps that the server sends are run only if they are here
+    as well: the built-in one, and those that --app names. What must outlive it is in KIT/state.
     """
     with interruptible_imports():
         from quancrypt_fl.deployment.events import EventLog
@@ -76,9 +81,10 @@ def client(
         raise CommandError(f"{data_dir}: there is no such folder; --data-dir names one")
     bundles = [built_in_bundle(), *(bundle_of(folder) for folder in app or ())]
     passphrase = read_passphrase(loaded.secret_key, passphrase_fd)
-    _try_key(loaded, passphrase)
+    key = _opened(loaded, passphrase)
     text = passphrase.decode("utf-8", "surrogateescape")
-    log = EventLog(json_lines=log_json, verbose=verbose, secrets=[text])
+    token = secrets.token_hex(32)
+    log = EventLog(json_lines=log_json, verbose=verbose, secrets=[text, token])
     for path in loaded.exposed():
         log("client", f"{path}: other users can read it; chmod 600 it", level="warning")
     log(
@@ -87,22 +93,42 @@ def client(
         f"server {loaded.address}",
         client=loaded.name,
     )
-    options = ClientOptions(
-        passphrase=text,
-        bundles=[bundle.digest for bundle in bundles],
-        data_dir=data_dir,
-        own_data=own_data,
-        task_timeout=task_timeout,
-    )
-    join(loaded, options, log)
+    with _session_key(key, token) as session:
+        del key, passphrase, text
+        options = ClientOptions(
+            key_file=session,
+            passphrase=token,
+            bundles=[bundle.digest for bundle in bundles],
+            data_dir=data_dir,
+            own_data=own_data,
+            task_timeout=task_timeout,
+        )
+        join(loaded, options, log)
     log("client", "ended")
 
 
-def _try_key(kit: ClientKit, passphrase: bytes) -> None:
-    """A wrong passphrase is told now, not in the first round."""
+@contextmanager
+def _session_key(key: qn.SecretKey, token: str) -> Iterator[Path]:
+    """The key sealed for this run alone, under a random token: each of the many processes that
+    Flower starts opens it in a millisecond, and none of them is given the passphrase.
+
+    In memory (``/dev/shm``), where the machine has that; gone when the client ends.
+    """
+    memory = Path("/dev/shm")
+    place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="quancrypt-", dir=place) as folder:
+        path = Path(folder) / "session.key"
+        path.touch(mode=0o600)
+        path.write_bytes(key.to_bytes(passphrase=token.encode(), random_passphrase=True))
+        yield path
+
+
+def _opened(kit: ClientKit, passphrase: bytes) -> qn.SecretKey:
+    """The kit's key. A wrong passphrase is told now, not in the first round."""
     with naming(kit.params):
         params = qn.Parameters.from_bytes(kit.params.read_bytes())
     with naming(kit.secret_key):
         key = qn.SecretKey.from_bytes(kit.secret_key.read_bytes(), params, passphrase=passphrase)
     if key.key_id != kit.key_id:
         raise CommandError(f"{kit.secret_key}: is another key than {kit.folder}'s settings say")
+    return key

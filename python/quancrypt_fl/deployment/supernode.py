@@ -47,8 +47,8 @@ class ClientOptions:
 
     Attributes
     ----------
-    passphrase
-        Of the kit's key file.
+    key_file, passphrase
+        The kit's key, sealed for this run, and what opens it.
     bundles
         Digests of the app bundles that it runs.
     data_dir
@@ -59,6 +59,7 @@ class ClientOptions:
         Seconds after which a task is ended; None: never.
     """
 
+    key_file: Path
     passphrase: str = field(repr=False)
     bundles: Sequence[str]
     data_dir: Path | None = None
@@ -129,6 +130,7 @@ class SuperNode:
 
     def _node_config(self) -> dict[str, str | int]:
         config: dict[str, str | int] = dict(self.kit.node_config())
+        config["quancrypt-key"] = str(self.options.key_file)
         if self.options.data_dir is not None:
             config["data-dir"] = str(self.options.data_dir.absolute())
         if self.options.own_data:

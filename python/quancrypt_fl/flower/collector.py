@@ -30,9 +30,7 @@ What it raises as a FederatedError or QuanCryptError refuses the reply, and the 
 _LOG = logging.getLogger(__name__)
 _LIVE_MARGIN = 60.0  # seconds that a message lives beyond the time in which it can be answered
 _RESTARTS = 2  # times that a node is asked again in an exchange because it has started anew
-_REST = (
-    3.0  # times the seconds of looking in vain: no more than a quarter of the time goes into that
-)
+_REST = 3.0  # times the seconds of looking in vain, which then takes a quarter of the time
 _LONGEST_REST = 5.0  # seconds
 _LOOK_EVERY = 3.0  # seconds between two looks for nodes that have started anew
 

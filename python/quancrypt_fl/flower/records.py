@@ -56,7 +56,7 @@ def deployed_record(
             "upload": outcome.upload_bytes,
             "download": outcome.download_bytes + (len(outcome.total.data) if outcome.total else 0),
         },
-        "participants": len(entries),
+        "participants": outcome.ledger.clients if outcome.ledger and outcome.total else 0,
         "lost": asked - len(entries),
         "ciphertexts": outcome.ciphertexts,
         "weight": outcome.total.weight if outcome.total else 0,

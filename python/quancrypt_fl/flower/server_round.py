@@ -112,6 +112,8 @@ class ServerRound:
         Uploads below which the sum is thrown away unopened.
     key_id
         Fingerprint of the clients' key, where it was given.
+    regions
+        Nodes that send sums, with the largest weight of each.
     """
 
     history: History
@@ -124,6 +126,7 @@ class ServerRound:
     min_arrivals: int
     count_key: str
     key_id: str | None = None
+    regions: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.method: QuanCrypt = self.agreement.method(self.shapes)
@@ -219,6 +222,7 @@ class _Work:
         self._t = around.history.finished
         self._keys: dict[int, str] = {}
         self._reports: dict[int, bytes] = {}
+        self._parts: dict[int, int] = {}  # clients of a region that did the last step
         self._largest = 0
 
     def train_and_upload(self, nodes: list[int]) -> None:
@@ -246,7 +250,7 @@ class _Work:
         if no_bounds:
             if not early:
                 nodes = self._ask(nodes, ("report",), shares)
-            reports = self._sum_reports(nodes, shares)
+            reports, nodes = self._sum_reports(nodes, shares)
             self._out.reports = reports
         self._upload(nodes, ("upload",), shares, reports)
 
@@ -254,14 +258,18 @@ class _Work:
         counts = [self._r.book[node].samples or 1 for node in nodes]
         return dict(zip(nodes, self._r.agreement.shares(counts), strict=True))
 
-    def _sum_reports(self, nodes: list[int], shares: Mapping[int, Share]) -> Total:
+    def _sum_reports(
+        self, nodes: list[int], shares: Mapping[int, Share]
+    ) -> tuple[Total, list[int]]:
+        """The sum of the reports, and the nodes that are in it: the others are out of the round."""
         r = self._r
         assert r.book.key_id is not None
-        ledger = Ledger(r.params, r.book.key_id, r.method.report_layout(), shares)
+        layout = r.method.report_layout()
+        ledger = Ledger(r.params, r.book.key_id, layout, shares, r.regions)
         for node in nodes:
             try:
                 with self._aggregating():
-                    ledger.add(node, self._reports[node])
+                    ledger.add(node, self._reports[node], self._parts.get(node, 1))
             except (MethodError, qn.QuanCryptError) as error:
                 r.observer.refused(
                     round=self._t + 1,
@@ -276,7 +284,7 @@ class _Work:
         self._out.download_bytes += len(total.data)
         self._out.ciphertexts += ledger.ciphertexts
         self._reports.clear()
-        return total
+        return total, list(ledger.entries)
 
     def _upload(
         self,
@@ -288,7 +296,7 @@ class _Work:
         r, out = self._r, self._out
         assert r.book.key_id is not None
         layout = r.method.upload_layout(r.shapes, self._t)
-        ledger = out.ledger = Ledger(r.params, r.book.key_id, layout, shares)
+        ledger = out.ledger = Ledger(r.params, r.book.key_id, layout, shares, r.regions)
         self._ask(nodes, asks, shares, reports)
         self._check_number(list(ledger.entries), "uploaded")
         out.total = self._closed(ledger)
@@ -330,6 +338,7 @@ class _Work:
         if "report" in asks:
             report = blobs.get("report", b"")
             limit = largest_upload(self._r.params, self._r.method.report_layout())
+            limit *= 2 if node in self._r.regions else 1
             if not 0 < len(report) <= limit:
                 raise MethodError(f"a report of {len(report):,} bytes; allowed: 1 to {limit:,}")
             self._reports[node] = report
@@ -337,8 +346,10 @@ class _Work:
             assert out.ledger is not None
             upload = blobs.get("upload", b"")
             with self._aggregating():
-                out.ledger.add(node, upload)
+                out.ledger.add(node, upload, reply.parts)
             self._largest = max(self._largest, len(upload))
+        if node in self._r.regions:
+            self._parts[node] = reply.parts
         out.snapshot = snapshot or out.snapshot
         if "train" in asks:
             out.answers[node] = Answer(reply, metrics)
@@ -354,10 +365,9 @@ class _Work:
                 raise LedgerError(str(error)) from error
 
     def _check_number(self, nodes: list[int], what: str) -> None:
-        if len(nodes) < self._r.min_arrivals:
-            raise TooFewError(
-                f"{len(nodes)} clients {what}; allowed: {self._r.min_arrivals} or more"
-            )
+        clients = sum(self._parts.get(node, 1) for node in nodes)
+        if clients < self._r.min_arrivals:
+            raise TooFewError(f"{clients} clients {what}; allowed: {self._r.min_arrivals} or more")
 
     @contextmanager
     def _aggregating(self) -> Iterator[None]:

@@ -64,6 +64,10 @@ class QuanCryptStrategy(FedAvg):
     min_arrivals
         Uploads below which a round ends without opening the sum: the sum of one is that one's
         update.
+    regions
+        Nodes that add up the uploads of clients of their own, by node id, with the most clients of
+        each: see :class:`quancrypt_fl.flower.region.Region`. Clients must count the same
+        (``weighting="uniform"``), without error feedback.
     observer
         Told what happens, beside Flower's log.
     poll
@@ -104,6 +108,7 @@ class QuanCryptStrategy(FedAvg):
         snapshot_every: int = 10,
         history_bytes: int = 1 << 30,
         min_arrivals: int = 2,
+        regions: Mapping[int, int] | None = None,
         observer: RunObserver | None = None,
         poll: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
@@ -129,6 +134,7 @@ class QuanCryptStrategy(FedAvg):
         for name, value in (("snapshot_every", snapshot_every), ("min_arrivals", min_arrivals)):
             if value < 1:
                 raise ConfigError(f"{name} = {value}; allowed: 1 or more")
+        self.regions = _checked_regions(regions or {}, self.agreement)
         self.key_id = key_id
         self._state = None if state is None else Path(state)
         self._resume = resume
@@ -252,6 +258,23 @@ def _checked(params: qn.Parameters) -> qn.Parameters:
             "allowed: Parameters.for_aggregation(..., key_mode='symmetric')"
         )
     return params
+
+
+def _checked_regions(regions: Mapping[int, int], agreement: Agreement) -> dict[int, int]:
+    if not regions:
+        return {}
+    if agreement.weighting != "uniform" or agreement.error_feedback:
+        raise ConfigError(
+            f"regions with weighting={agreement.weighting!r}, "
+            f"error_feedback={agreement.error_feedback}; allowed: 'uniform', False"
+        )
+    total = sum(regions.values())
+    if min(regions.values()) < 1 or total > agreement.max_weight:
+        raise ConfigError(
+            f"regions of {sorted(regions.values())} clients, {total} in all; allowed: at least 1 "
+            f"each, and max_weight = {agreement.max_weight} in all"
+        )
+    return dict(regions)
 
 
 def _agreement(**choices: Any) -> Agreement:

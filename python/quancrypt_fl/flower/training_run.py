@@ -73,6 +73,7 @@ class TrainingRun:
                 arrays_key=strategy.arrayrecord_key,
                 config_key=strategy.configrecord_key,
                 count_key=strategy.weighted_by_key,
+                regions=strategy.regions,
             ),
             collector=Collector(
                 grid,
@@ -97,6 +98,7 @@ class TrainingRun:
             min_arrivals=strategy.min_arrivals,
             key_id=strategy.key_id,
             count_key=strategy.weighted_by_key,
+            regions=strategy.regions,
         )
         self._result = Result()
 
@@ -139,13 +141,14 @@ class TrainingRun:
     def _as_many_as_may(self, nodes: list[int]) -> list[int]:
         """All nodes; of those who joined beyond what the parameters allow, some in each round."""
         most = self._s.params.max_weight
-        if len(nodes) <= most:
+        clients = sum(self._s.regions.get(node, 1) for node in nodes)
+        if clients <= most:
             return nodes
         text = (
-            f"{len(nodes)} clients in a round; the encryption parameters allow a total weight "
+            f"{clients} clients in a round; the encryption parameters allow a total weight "
             f"of {most}, and each counts at least 1"
         )
-        if not self._history.finished:
+        if not self._history.finished or self._s.regions:
             raise ConfigError(text)
         self._observer.note(f"{text}: {most} of them, chosen at random, take part")
         return sorted(random.sample(nodes, most))
