@@ -38,6 +38,7 @@ __all__ = [
     "Summer",
     "native_environment",
     "native_threads",
+    "parameter_facts",
 ]
 
 SECRET_TYPES: tuple[type, ...] = (qn.SecretKey, qn.KeyPair, qn.Encryptor, qn.Decryptor)
@@ -348,13 +349,17 @@ class Channel:
 
     def facts(self) -> dict[str, Any]:
         """Public facts for a receipt: scheme, library, parameters, security."""
-        params = self._params
-        return {
-            "scheme": f"{params.scheme}, packed coefficient encoding, exact integer sums",
-            "library": f"quancrypt-native {qn.__version__}, Microsoft SEAL {qn.seal.version()}",
-            "security_bits": params.security,
-            "parameters": self.parameters(),
-        }
+        return parameter_facts(self._params)
+
+
+def parameter_facts(params: qn.Parameters) -> dict[str, Any]:
+    """Public facts for a receipt: scheme, library, parameters, security."""
+    return {
+        "scheme": f"{params.scheme}, packed coefficient encoding, exact integer sums",
+        "library": f"quancrypt-native {qn.__version__}, Microsoft SEAL {qn.seal.version()}",
+        "security_bits": params.security,
+        "parameters": params.explain().as_dict(),
+    }
 
 
 def native_environment() -> dict[str, Any]:

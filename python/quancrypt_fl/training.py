@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.data import ImageDataset, Samples
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.models import build_model
@@ -30,6 +31,7 @@ __all__ = [
     "fit",
     "memory_format",
     "torch_threads",
+    "trainer_of",
 ]
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -172,6 +174,16 @@ class Trainer:
             if devices:
                 torch.cuda.manual_seed(seed)
             yield
+
+
+def trainer_of(config: QuanCryptConfig, dataset: ImageDataset) -> Trainer:
+    """The trainer of a resolved configuration; of the data set only shape and classes count."""
+    assert config.batch_size is not None
+    assert config.local_epochs is not None
+    options = TrainingOptions(
+        config.lr, config.weight_decay, config.batch_size, config.local_epochs
+    )
+    return Trainer(config.model, dataset, options, config.seed, config.device)
 
 
 def fit(model: nn.Module, samples: Samples, options: TrainingOptions) -> float:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from quancrypt_fl.data.shapes import IMAGES
 from quancrypt_fl.deployment.events import EventLog, flower_line
 from quancrypt_fl.deployment.kits import KitError, ServerKit, run_table
-from quancrypt_fl.deployment.sizing import IMAGES
 from quancrypt_fl.errors import FederatedError
 
 if TYPE_CHECKING:

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.data.shapes import IMAGES
 
-__all__ = ["IMAGES", "values_of"]
-
-IMAGES: Mapping[str, tuple[tuple[int, int, int], int]] = {
-    "digits": ((1, 8, 8), 10),
-    "mnist": ((1, 28, 28), 10),
-    "fashion-mnist": ((1, 28, 28), 10),
-    "cifar10": ((3, 32, 32), 10),
-    "cifar100": ((3, 32, 32), 100),
-    "ham10000": ((3, 64, 64), 7),
-}
-"""Image shape (channels, height, width) and number of classes: kits are made without the data."""
+__all__ = ["values_of"]
 
 
 def values_of(config: QuanCryptConfig) -> int:

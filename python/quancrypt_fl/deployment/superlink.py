@@ -25,10 +25,7 @@ from quancrypt_fl.flower import programs
 if TYPE_CHECKING:
     from quancrypt_fl.flower.control import Control, RegisteredNode
 
-__all__ = ["PASSPHRASE", "SuperLink", "serve"]
-
-PASSPHRASE = "QUANCRYPT_PASSPHRASE"
-"""Not handed on: a server has no business with it."""
+__all__ = ["SuperLink", "serve"]
 
 _SUPERLINK, _SUPEREXEC = "superlink", "superexec"
 _ATTEMPTS = 6  # starts of a SuperLink that fail in a row
@@ -115,9 +112,7 @@ class SuperLink:
         return Launch(command, made, self._state)
 
     def _environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if name != PASSPHRASE}
-        home = self._state / "flower"
-        return programs.environment(inherited, home, fronts=self._fronts)
+        return programs.environment(os.environ, self._state / "flower", fronts=self._fronts)
 
     def _line(self, source: str, line: str) -> None:
         level, text = flower_line(line)

@@ -28,7 +28,6 @@ from quancrypt_fl.flower import programs
 __all__ = ["ClientOptions", "SuperNode", "join", "node_config_text"]
 
 _SUPERNODE, _SUPEREXEC = "supernode", "superexec"
-_PASSPHRASE = "QUANCRYPT_PASSPHRASE"
 _NODE = "node-id"
 _RELEASE_TIMEOUT = 15.0  # seconds
 _CONNECTED = re.compile(r"SuperNode ID: (\d+)")
@@ -117,16 +116,14 @@ class SuperNode:
             *("--superexec-auth-secret-file", str(self._secret)),
         )
         made = self._environment()
-        made[_PASSPHRASE] = self.options.passphrase
+        made[programs.PASSPHRASE] = self.options.passphrase
         made["QUANCRYPT_BUNDLES"] = ",".join(self.options.bundles)
         limit = self.options.task_timeout
         made["QUANCRYPT_TASK_TIMEOUT"] = "" if limit is None else f"{limit:g}"
         return Launch(command, made, self._state)
 
     def _environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if name != _PASSPHRASE}
-        home = self._state / "flower"
-        return programs.environment(inherited, home, fronts=self._fronts)
+        return programs.environment(os.environ, self._state / "flower", fronts=self._fronts)
 
     def _node_config(self) -> dict[str, str | int]:
         config: dict[str, str | int] = dict(self.kit.node_config())

@@ -27,7 +27,7 @@ from quancrypt_fl.protect import native_environment
 from quancrypt_fl.receipts import receipt
 from quancrypt_fl.results import results_document, round_record, write_results
 from quancrypt_fl.seeds import generator
-from quancrypt_fl.training import Evaluation, Trainer, TrainingOptions, torch_threads
+from quancrypt_fl.training import Evaluation, torch_threads, trainer_of
 
 __all__ = ["Simulation"]
 
@@ -72,7 +72,7 @@ class Simulation:
         self._observer = observer or Observer()
         dataset = load_dataset(self.config.dataset, self.config.data_dir, self.config.seed)
         dataset = dataset.limited(self.config.max_train_samples, self.config.max_test_samples)
-        self._trainer = _trainer(self.config, dataset)
+        self._trainer = trainer_of(self.config, dataset)
         weights = self._trainer.weights()
         local = self._trainer.buffer_names if self.config.batch_norm == "local" else frozenset()
         self._own_buffers: Tensors = {name: weights.pop(name) for name in sorted(local)}
@@ -294,12 +294,3 @@ def _fingerprint(dataset: ImageDataset) -> str:
         digest.update(repr(part.images.shape).encode())
         digest.update(np.ascontiguousarray(part.labels).tobytes())
     return digest.hexdigest()
-
-
-def _trainer(config: QuanCryptConfig, dataset: ImageDataset) -> Trainer:
-    assert config.batch_size is not None
-    assert config.local_epochs is not None
-    options = TrainingOptions(
-        config.lr, config.weight_decay, config.batch_size, config.local_epochs
-    )
-    return Trainer(config.model, dataset, options, config.seed, config.device)

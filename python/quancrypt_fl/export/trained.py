@@ -19,22 +19,13 @@ from safetensors.numpy import load
 from torch import nn
 
 from quancrypt_fl.config import QuanCryptConfig, describe_errors
+from quancrypt_fl.data.shapes import IMAGES
 from quancrypt_fl.errors import CheckpointError
 from quancrypt_fl.models import build_model
 
 __all__ = ["TrainedRun", "check_shapes", "fill", "read_run"]
 
 _RUNNING_VARIANCE = ".running_var"
-
-_IMAGES: dict[str, tuple[tuple[int, int, int], int]] = {
-    "digits": ((1, 8, 8), 10),
-    "mnist": ((1, 28, 28), 10),
-    "fashion-mnist": ((1, 28, 28), 10),
-    "cifar10": ((3, 32, 32), 10),
-    "cifar100": ((3, 32, 32), 100),
-    "ham10000": ((3, 64, 64), 7),
-}
-"""Shape of a data set's images and number of its classes, so that an export needs no data."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def read_run(folder: Path) -> TrainedRun:
         ) from error
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'results.json'}: not of a run: no {error}") from error
-    image_shape, classes = _IMAGES[config.dataset]
+    image_shape, classes = IMAGES[config.dataset]
     source, weights = _weights(folder)
     try:
         with torch.device("meta"):

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["digest", "first_link", "next_link"]
+from quancrypt_fl.method.agreement import Agreement
+
+__all__ = ["agreed_facts", "digest", "first_link", "next_link"]
 
 _DOMAIN = b"quancrypt chain v1\n"
 
@@ -23,6 +25,11 @@ _DOMAIN = b"quancrypt chain v1\n"
 def digest(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def agreed_facts(agreement: Agreement, params: str) -> dict[str, Any]:
+    """What the parties agreed on, as JSON has it: the method, and the parameters' fingerprint."""
+    return {"agreement": agreement.model_dump(mode="json"), "params": params}
 
 
 def first_link(training: str, facts: Mapping[str, Any], model: Mapping[str, NDArray[Any]]) -> str:
@@ -33,7 +40,7 @@ def first_link(training: str, facts: Mapping[str, Any], model: Mapping[str, NDAr
     training
         Id of the training.
     facts
-        What the parties agreed on, as JSON has it.
+        See :func:`agreed_facts`.
     model
         All tensors of the initial model by name, in their order.
     """

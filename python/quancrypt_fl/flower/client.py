@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
-from quancrypt_fl.flower.chain import digest, first_link, next_link
+from quancrypt_fl.flower.chain import agreed_facts, digest, first_link, next_link
 from quancrypt_fl.flower.protocol import Link, Phase, ProtocolError, Reply, Request
 from quancrypt_fl.flower.snapshot import SnapshotError, open_snapshot, seal_snapshot
 from quancrypt_fl.flower.stores import ClientStore, Held, Pending
 from quancrypt_fl.flower.sums import Sums
+from quancrypt_fl.method.pruning import Mask
 from quancrypt_fl.method.roles import ClientMemory, GlobalState, Tensors, Update
 from quancrypt_fl.method.rounds import form_update, protect
 from quancrypt_fl.method.variances import possible
@@ -37,16 +38,14 @@ Model = Mapping[str, NDArray[Any]]
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Finished:
     """What a user's app gave back for a training: its tensors, sample count and metrics."""
 
-    def __init__(
-        self, weights: Tensors, samples: int, metrics: Mapping[str, Any], seconds: float
-    ) -> None:
-        self.weights = weights
-        self.samples = samples
-        self.metrics = metrics
-        self.seconds = seconds
+    weights: Tensors
+    samples: int
+    metrics: Mapping[str, Any]
+    seconds: float
 
 
 class ClientRound:
@@ -141,10 +140,7 @@ class ClientRound:
             except (KeyError, SnapshotError):
                 self._damaged = snapshot[0]
         if initial is not None:
-            facts = {
-                "agreement": self._request.agreement.model_dump(mode="json"),
-                "params": self._params.fingerprint,
-            }
+            facts = agreed_facts(self._request.agreement, self._params.fingerprint)
             chain = first_link(self._request.training, facts, initial)
             floats = {
                 name: np.asarray(initial[name], dtype=np.float32) for name in self._request.floats
@@ -235,7 +231,7 @@ class ClientRound:
     def report(self, held: Held, pending: Pending) -> bytes:
         """Encrypted mean magnitudes, from which clients agree on clip bounds."""
         with self._phase("protect"):
-            update = self._update(held.state, pending)
+            update = self._update(held.state, pending, self.method.masks(held.state))
             tensors, clips = self.method.report(update)
             return self.updates.protect(tensors, clips, held.state.round).data
 
@@ -243,10 +239,11 @@ class ClientRound:
         """The encrypted update. A repeated call encrypts the same update afresh."""
         state = self._with_bounds(held.state)
         with self._phase("protect"):
-            update = self._update(state, pending)
+            masks = self.method.masks(state)
+            update = self._update(state, pending, masks)
             before = self.memory
             self.memory = ClientMemory(before.residual, before.buffers)
-            data = protect(self, update, state, self.method, self.method.masks(state)).data
+            data = protect(self, update, state, self.method, masks).data
             residual, self.memory = self.memory.residual, before
         if self.method.error_feedback:
             self._store.keep_pending(replace(pending, residual=residual))
@@ -279,9 +276,8 @@ class ClientRound:
             **facts,
         )
 
-    def _update(self, state: GlobalState, pending: Pending) -> Update:
+    def _update(self, state: GlobalState, pending: Pending, masks: Mapping[str, Mask]) -> Update:
         share = Share(1, self._request.scale)  # the weight is the server's to give
-        masks = self.method.masks(state)
         return form_update(self, pending.weights, share, state, self.method, masks)
 
     def _with_bounds(self, state: GlobalState) -> GlobalState:

@@ -53,7 +53,6 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self._summer = Summer(self.params, self.key_id, self.layout)
-        self._limit = largest_upload(self.params, self.layout)
 
     def add(self, node: int, data: bytes, parts: int = 1) -> None:
         """Add a node's upload, or a region's sum of ``parts`` uploads.
@@ -65,7 +64,7 @@ class Ledger:
         """
         if node in self.entries:
             raise MethodError("repeated: its upload of this round is in the sum already")
-        limit = self._limit * (2 if node in self.regions else 1)  # a sum has both polynomials
+        limit = largest_upload(self.params, self.layout, is_sum=node in self.regions)
         if len(data) > limit:
             raise MethodError(f"an upload of {len(data):,} bytes; allowed: {limit:,}")
         weight = self.shares[node].weight
@@ -114,10 +113,11 @@ class Ledger:
         return -(-_values(self.layout) // self.params.values_per_ciphertext)
 
 
-def largest_upload(params: qn.Parameters, layout: Layout) -> int:
-    """Bytes that no honest upload exceeds."""
+def largest_upload(params: qn.Parameters, layout: Layout, *, is_sum: bool = False) -> int:
+    """Bytes that no honest upload exceeds, or no region's sum, which has both polynomials."""
     names = sum(6 * len(name) + _TENSOR_BYTES for name in layout)
-    return params.upload_bytes(_values(layout)) + names + _HEADER_BYTES
+    fresh = params.upload_bytes(_values(layout)) + names + _HEADER_BYTES
+    return 2 * fresh if is_sum else fresh
 
 
 def check_identity(reply: Reply, *, training: str, round: int, chain: str, params: str) -> None:

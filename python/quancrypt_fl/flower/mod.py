@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
@@ -18,12 +17,14 @@ import quancrypt_native as qn
 from quancrypt_fl.errors import ConfigError, MethodError
 from quancrypt_fl.flower.client import ClientRound, Finished
 from quancrypt_fl.flower.context_store import ContextStore
+from quancrypt_fl.flower.programs import PASSPHRASE
 from quancrypt_fl.flower.protocol import (
     CONSTANTS,
     ProtocolError,
     Reply,
     Request,
     blobs_of,
+    floats_of,
     is_request,
     read_request,
     without_ours,
@@ -31,10 +32,7 @@ from quancrypt_fl.flower.protocol import (
 )
 from quancrypt_fl.flower.stores import ClientStore, FolderStore, Held
 
-__all__ = ["PASSPHRASE", "quancrypt_mod"]
-
-PASSPHRASE = "QUANCRYPT_PASSPHRASE"
-"""Environment variable with the passphrase of the key file."""
+__all__ = ["quancrypt_mod"]
 
 _SETTINGS = {"quancrypt-key": "QUANCRYPT_KEY", "quancrypt-state": "QUANCRYPT_STATE"}
 
@@ -225,10 +223,7 @@ class _Exchange:
         missing = [name for name in self._request.floats if name not in arrays[0]]
         if missing:
             raise MethodError(f"the app's reply lacks the tensors {missing[:5]}")
-        weights = {
-            name: np.asarray(arrays[0][name].numpy(), dtype=np.float32)
-            for name in self._request.floats
-        }
+        weights = floats_of(arrays[0], self._request.floats)
         return Finished(weights, round(samples), dict(metrics[0]), seconds)
 
     def _for_app(self, held: Held) -> Message:

@@ -17,9 +17,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["MODULE", "command", "environment", "main", "write_fronts"]
+__all__ = ["MODULE", "PASSPHRASE", "command", "environment", "main", "write_fronts"]
 
 MODULE = "quancrypt_fl.flower.programs"
+
+PASSPHRASE = "QUANCRYPT_PASSPHRASE"
+"""Environment variable with the passphrase of the key file: for ClientApps, and nothing else."""
 
 _NAMES = {
     "superlink": "flower-superlink",
@@ -55,13 +58,15 @@ def environment(
     Parameters
     ----------
     base
-        What the program inherits.
+        What the program inherits; without the passphrase, which is given to those alone who need
+        it.
     home
         For ``FLWR_HOME``: where Flower unpacks apps.
     fronts
         Folder of :func:`write_fronts`, to be searched first.
     """
     made = {**_QUIET, **base, "FLWR_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    made.pop(PASSPHRASE, None)
     if any(made.get(name) or made.get(name.upper()) for name in _PROXIES):
         given = made.get("no_proxy") or made.get("NO_PROXY")
         made["no_proxy"] = made["NO_PROXY"] = f"{given},{_LOCAL}" if given else _LOCAL

@@ -131,6 +131,11 @@ class ServerRound:
     def __post_init__(self) -> None:
         self.method: QuanCrypt = self.agreement.method(self.shapes)
 
+    @property
+    def has_summed(self) -> bool:
+        """Whether a round has had a sum: clip bounds are then known to the clients."""
+        return any(each.weight for each in self.history.rounds)
+
     def run(
         self, nodes: Sequence[int], config: ConfigRecord, *, snapshot_from: int | None = None
     ) -> Outcome:
@@ -147,7 +152,7 @@ class ServerRound:
             work.train_and_upload(list(nodes))
         except (TooFewError, LedgerError) as error:
             out.total, out.failed = None, str(error)
-            if not any(each.weight for each in self.history.rounds):
+            if not self.has_summed:
                 self.book.key_id = self.key_id  # no sum has confirmed the majority's yet
         return out
 
@@ -227,7 +232,7 @@ class _Work:
 
     def train_and_upload(self, nodes: list[int]) -> None:
         r, weighting = self._r, self._r.agreement.weighting
-        no_bounds = not any(each.weight for each in r.history.rounds)
+        no_bounds = not r.has_summed
         no_counts = weighting != "uniform" and any(r.book[n].samples is None for n in nodes)
         if not (no_bounds or no_counts or r.book.key_id is None):
             self._upload(nodes, ("train", "upload"), self._shares(nodes))
@@ -236,13 +241,8 @@ class _Work:
         nodes = self._ask(nodes, ("train", "report") if early else ("train",))
         strangers = r.book.settle_key({node: self._keys[node] for node in nodes})
         for node in sorted(strangers):
-            r.observer.refused(
-                round=self._t + 1,
-                phase="train",
-                node=node,
-                name=r.book.name(node),
-                reason=f"its key is {self._keys[node]}, that of the others {r.book.key_id}",
-            )
+            reason = f"its key is {self._keys[node]}, that of the others {r.book.key_id}"
+            self._refuse(node, "train", reason)
         nodes = [node for node in nodes if node not in strangers]
         self._check_number(nodes, "trained")
         shares = self._shares(nodes)
@@ -271,13 +271,7 @@ class _Work:
                 with self._aggregating():
                     ledger.add(node, self._reports[node], self._parts.get(node, 1))
             except (MethodError, qn.QuanCryptError) as error:
-                r.observer.refused(
-                    round=self._t + 1,
-                    phase="report",
-                    node=node,
-                    name=r.book.name(node),
-                    reason=str(error),
-                )
+                self._refuse(node, "report", str(error))
         self._check_number(list(ledger.entries), "reported")
         total = self._closed(ledger)
         self._out.upload_bytes += max(len(data) for data in self._reports.values())
@@ -337,8 +331,8 @@ class _Work:
         snapshot = self._r.checked_snapshot(blobs) if "snapshot" in asks else None
         if "report" in asks:
             report = blobs.get("report", b"")
-            limit = largest_upload(self._r.params, self._r.method.report_layout())
-            limit *= 2 if node in self._r.regions else 1
+            layout, is_sum = self._r.method.report_layout(), node in self._r.regions
+            limit = largest_upload(self._r.params, layout, is_sum=is_sum)
             if not 0 < len(report) <= limit:
                 raise MethodError(f"a report of {len(report):,} bytes; allowed: 1 to {limit:,}")
             self._reports[node] = report
@@ -363,6 +357,11 @@ class _Work:
                 return ledger.close()
             except (MethodError, qn.QuanCryptError) as error:
                 raise LedgerError(str(error)) from error
+
+    def _refuse(self, node: int, phase: str, reason: str) -> None:
+        self._r.observer.refused(
+            round=self._t + 1, phase=phase, node=node, name=self._r.book.name(node), reason=reason
+        )
 
     def _check_number(self, nodes: list[int], what: str) -> None:
         clients = sum(self._parts.get(node, 1) for node in nodes)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import quancrypt_native as qn
 from quancrypt_fl.errors import ConfigError, FederatedError
-from quancrypt_fl.flower.chain import first_link
+from quancrypt_fl.flower.chain import agreed_facts, first_link
 from quancrypt_fl.flower.history import History
 from quancrypt_fl.flower.model import initial_model, model_bytes, model_from_bytes
 from quancrypt_fl.flower.observing import RunObserver, RunObservers
@@ -205,10 +205,7 @@ class QuanCryptStrategy(FedAvg):
 
     def facts(self) -> dict[str, Any]:
         """What the parties agree on, as JSON has it: it is part of every chain id."""
-        return {
-            "agreement": self.agreement.model_dump(mode="json"),
-            "params": self.params.fingerprint,
-        }
+        return agreed_facts(self.agreement, self.params.fingerprint)
 
     def _open_history(self, model: Model) -> History:
         facts, initial = self.facts(), model_bytes(model)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,6 +20,7 @@ from quancrypt_fl.report.grids import (
     seeds_grid,
 )
 from quancrypt_fl.report.pictures import accuracy_charts, time_charts, traffic_charts
+from quancrypt_fl.report.policy import content_hash, package_version
 from quancrypt_fl.report.reading import Findings
 from quancrypt_fl.report.runs import Run
 from quancrypt_fl.report.values import shorten
@@ -62,9 +60,9 @@ def render_page(found: Findings, title: str, made: date | None = None) -> str:
         "title": shorten(title),
         "lead": _lead(found),
         "made": (made or date.today()).isoformat(),
-        "version": _version(),
+        "version": package_version(),
         "style": Markup(style),  # ours, from the package
-        "style_hash": Markup(_hash(style)),
+        "style_hash": Markup(content_hash(style)),
         "many": len(runs) > 1,
         "problems": found.problems,
         "experiments": found.experiments,
@@ -101,18 +99,6 @@ def _view_of_runs(runs: Sequence[Run]) -> dict[str, Any]:
         "environment": list(environments.shared.items()),
         "details": [_detail(run, link, configs) for run, link in zip(runs, links, strict=True)],
     }
-
-
-def _hash(style: str) -> str:
-    """The source by which the content security policy lets this style sheet through only."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
-
-
-def _version() -> str:
-    try:
-        return version("quancrypt-native")
-    except PackageNotFoundError:  # run from the sources
-        return ""
 
 
 def _lead(found: Findings) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib.metadata import PackageNotFoundError, version
-
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from quancrypt_fl.report.policy import content_hash, package_version
 
 __all__ = ["live_page"]
 
@@ -37,13 +35,13 @@ def live_page() -> tuple[str, str]:
     page = templates.get_template("live.html").render(
         style=Markup(style),  # both ours, from the package
         script=Markup(script),
-        version=_version(),
+        version=package_version(),
     )
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
+            f"style-src '{content_hash(style)}'",
+            f"script-src '{content_hash(script)}'",
             "connect-src 'self'",
             "base-uri 'none'",
             "form-action 'none'",
@@ -51,14 +49,3 @@ def live_page() -> tuple[str, str]:
         )
     )
     return page, policy
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _version() -> str:
-    try:
-        return version("quancrypt-native")
-    except PackageNotFoundError:  # run from the sources
-        return ""

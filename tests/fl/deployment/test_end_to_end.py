@@ -24,18 +24,12 @@ from safetensors.numpy import load_file
 from tests.fl.conftest import SHARED_DATA
 
 from quancrypt_fl import QuanCryptConfig, Simulation
+from quancrypt_fl.deployment.sites import free_port
 
 pytest.importorskip("flwr", reason="needs the [flower] extra")
 
 PASSPHRASE = "correct horse battery"
 START, TRAINING, END = 90.0, 900.0, 40.0  # seconds
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def quancrypt(*arguments: object) -> list[str]:

@@ -26,9 +26,10 @@ from cryptography import x509
 
 import quancrypt_native as qn
 from quancrypt_fl.cli import app as commands
+from quancrypt_fl.data.shapes import IMAGES
 from quancrypt_fl.deployment import kits, provisioning
 from quancrypt_fl.deployment.kits import ClientKit, ServerKit
-from quancrypt_fl.deployment.sizing import IMAGES, values_of
+from quancrypt_fl.deployment.sizing import values_of
 
 PASSPHRASE = "correct horse battery"
 SECRETS = {

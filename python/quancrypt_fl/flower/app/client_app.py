@@ -18,8 +18,7 @@ from quancrypt_fl.errors import ConfigError, MethodError
 from quancrypt_fl.flower import quancrypt_mod
 from quancrypt_fl.flower.app.buffers import OwnBuffers
 from quancrypt_fl.flower.app.settings import RunSettings
-from quancrypt_fl.flower.app.trainer import make_trainer
-from quancrypt_fl.training import torch_threads
+from quancrypt_fl.training import torch_threads, trainer_of
 
 __all__ = ["Site", "app"]
 
@@ -90,7 +89,7 @@ class Site:
                 f"run's are {settings.image_shape} in {settings.classes}"
             )
         dataset = dataset.limited(self.config.max_train_samples, self.config.max_test_samples)
-        self._trainer = make_trainer(self.config, dataset)
+        self._trainer = trainer_of(self.config, dataset)
         self._data = _divided(dataset, self.config, self.index, str(node.get("quancrypt-data", "")))
         initial = self._trainer.weights()
         local = self._trainer.buffer_names if self.config.batch_norm == "local" else frozenset()

@@ -8,7 +8,7 @@ from typing import Any
 import quancrypt_native as qn
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.method.meter import PHASES
-from quancrypt_fl.protect import native_environment
+from quancrypt_fl.protect import native_environment, parameter_facts
 from quancrypt_fl.receipts import receipt
 from quancrypt_fl.results import SCHEMA, environment
 
@@ -44,14 +44,8 @@ def deployed_document(
     parameters, exchanged
         Numbers of the model's values: all, and those that travel.
     """
-    facts = {
-        "scheme": f"{params.scheme}, packed coefficient encoding, exact integer sums",
-        "library": f"quancrypt-native {qn.__version__}, Microsoft SEAL {qn.seal.version()}",
-        "security_bits": params.security,
-        "parameters": params.explain().as_dict(),
-    }
     keys = [{"fingerprint": key_id, "from_round": 1}] if key_id else []
-    proof = {**receipt(facts, keys, records), "how_known": _HOW_KNOWN}
+    proof = {**receipt(parameter_facts(params), keys, records), "how_known": _HOW_KNOWN}
     return {
         "schema": SCHEMA,
         "engine": "flower",

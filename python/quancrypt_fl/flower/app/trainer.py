@@ -1,4 +1,4 @@
-"""The simulation's trainer and first model, for one side of a deployment."""
+"""The simulation's first model, where there is no data."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from numpy.typing import NDArray
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.data import ImageDataset, Samples
 from quancrypt_fl.flower.app.settings import RunSettings
-from quancrypt_fl.training import Trainer, TrainingOptions
+from quancrypt_fl.training import trainer_of
 
-__all__ = ["first_model", "make_trainer"]
-
-
-def make_trainer(config: QuanCryptConfig, dataset: ImageDataset) -> Trainer:
-    """The trainer of a resolved configuration; of the data set only shape and classes count."""
-    assert config.batch_size is not None
-    assert config.local_epochs is not None
-    options = TrainingOptions(
-        config.lr, config.weight_decay, config.batch_size, config.local_epochs
-    )
-    return Trainer(config.model, dataset, options, config.seed, config.device)
+__all__ = ["first_model"]
 
 
 def first_model(
@@ -32,7 +22,7 @@ def first_model(
     """
     blank = Samples(np.zeros((1, *settings.image_shape), np.float32), np.zeros(1, np.int64))
     dataset = ImageDataset(config.dataset, blank, blank, settings.classes)
-    trainer = make_trainer(config, dataset)
+    trainer = trainer_of(config, dataset)
     weights = trainer.weights()
     size = sum(tensor.size for tensor in weights.values())
     local = trainer.buffer_names if config.batch_norm == "local" else frozenset()
