@@ -4,8 +4,9 @@
 #include "base/thread_pool.h"
 #include "bindings/bound.h"
 #include "bindings/frame.h"
+#include "bindings/sums.h"
 #include "packing/quantize_pack.h"
-#include "packing/unpack_dequantize.h"
+#include "packing/rescale.h"
 #include "rlwe/decryptor.h"
 #include "rlwe/encryptor.h"
 #include "simd/dispatch.h"
@@ -65,7 +66,10 @@ py::object encrypt_packed(const BoundParameters& p, const SecretKey* secret,
   if (dither_seed) dither = to_seed(*dither_seed);
   QuantizePackSource source(p.core->layout(), p.core->degree(), to_segments(arrays),
                             p.core->q_max(), dither, num_threads());
-  Frame frame = encrypt(secret, public_key, public_seed, source, source.value_count(), prefix);
+  const std::uint32_t divided = p.core->literal().smudging_primes;
+  RescaleSource scaled(p.core->ring(), p.core->data_primes(), divided, source);
+  PlaintextSource& plaintexts = divided > 0 ? static_cast<PlaintextSource&>(scaled) : source;
+  Frame frame = encrypt(secret, public_key, public_seed, plaintexts, source.value_count(), prefix);
   if (source.first_bad() != source.value_count()) return py::int_(source.first_bad());
   return std::move(frame).bytes();
 }
@@ -102,38 +106,10 @@ py::list decrypt_packed(const BoundParameters& p, const SecretKey& key, const By
                         const std::optional<std::string>& seed, std::uint64_t weight,
                         const std::vector<std::size_t>& counts, const std::vector<double>& factors,
                         bool integers) {
-  if (counts.size() != factors.size()) throw Error(ErrorCode::parameter, "a factor for each count");
-  py::list arrays;
-  std::vector<OutputSegment> segments;
-  std::size_t values = 0;
-  for (std::size_t i = 0; i < counts.size(); ++i) {
-    const auto count = static_cast<py::ssize_t>(counts[i]);
-    py::array array = integers ? py::array(py::array_t<std::int64_t>(count))
-                               : py::array(py::array_t<float>(count));
-    segments.push_back({array.mutable_data(), counts[i], factors[i]});
-    arrays.append(std::move(array));
-    values += counts[i];
-  }
-  const ParameterLiteral& literal = p.core->literal();
-  if (weight < 1 || weight > literal.max_weight) {
-    throw Error(ErrorCode::parameter, "weight is " + std::to_string(weight) + "; allowed: 1 to " +
-                                          std::to_string(literal.max_weight));
-  }
-  const auto q_max = static_cast<std::uint64_t>(p.core->q_max());
-  const simd::SumLimits limits{weight * 2 * q_max, weight * literal.noise_bound};
-  UnpackDequantizeSink sink(p.core->layout(), p.core->degree(), std::move(segments), integers,
-                            static_cast<std::int64_t>(weight * q_max), limits, num_threads());
   const BodyView view = body_view(body, seed);
-  {
-    const py::gil_scoped_release release;
-    decrypt(key, view, p.core->ciphertext_count(values), sink);
-  }
-  if (!sink.valid()) {
-    throw Error(ErrorCode::decryption,
-                "the ciphertext does not decrypt to a valid sum: it was not made with this key and "
-                "these parameters, or a summand was malformed");
-  }
-  return arrays;
+  return unpack_sum(
+      *p.core, weight, counts, factors, integers,
+      [&](std::size_t ciphertexts, PlaintextSink& sink) { decrypt(key, view, ciphertexts, sink); });
 }
 
 py::array_t<float> decrypt_slots(const BoundParameters& p, const SecretKey& key,

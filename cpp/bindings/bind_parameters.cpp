@@ -6,7 +6,9 @@ namespace {
 BoundParameters make(const std::string& encoding, std::size_t degree,
                      std::vector<std::uint64_t> primes, unsigned security, std::uint64_t max_weight,
                      unsigned bits, std::uint32_t fields, std::uint32_t field_bits,
-                     std::uint32_t guard_bits, std::uint64_t noise_bound, unsigned scale_bits) {
+                     std::uint32_t guard_bits, std::uint64_t noise_bound, std::uint32_t parties,
+                     std::uint32_t smudging_bits, std::uint32_t smudging_primes,
+                     unsigned scale_bits) {
   if (encoding != "packed" && encoding != "slots") {
     throw Error(ErrorCode::parameter, "encoding is '" + encoding + "'; allowed: packed, slots");
   }
@@ -21,6 +23,9 @@ BoundParameters make(const std::string& encoding, std::size_t degree,
       .field_bits = field_bits,
       .guard_bits = guard_bits,
       .noise_bound = noise_bound,
+      .parties = parties,
+      .smudging_bits = smudging_bits,
+      .smudging_primes = smudging_primes,
       .scale_bits = scale_bits,
   });
 }
@@ -32,7 +37,8 @@ void bind_parameters(py::module_& m) {
       .def(py::init(&make), py::kw_only(), py::arg("encoding"), py::arg("degree"),
            py::arg("primes"), py::arg("security"), py::arg("max_weight"), py::arg("bits") = 0,
            py::arg("fields") = 0, py::arg("field_bits") = 0, py::arg("guard_bits") = 0,
-           py::arg("noise_bound") = 0, py::arg("scale_bits") = 0)
+           py::arg("noise_bound") = 0, py::arg("parties") = 0, py::arg("smudging_bits") = 0,
+           py::arg("smudging_primes") = 0, py::arg("scale_bits") = 0)
       .def_property_readonly(
           "values_per_ciphertext",
           [](const BoundParameters& p) { return p.core->values_per_ciphertext(); })

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "rlwe/body.h"
@@ -30,7 +31,7 @@ struct BoundParameters {
 };
 
 /// 32 bytes -> seed; anything else is an Error(parameter).
-inline Seed to_seed(const std::string& bytes) {
+inline Seed to_seed(std::string_view bytes) {
   Seed seed;
   if (bytes.size() != seed.size()) {
     throw Error(ErrorCode::parameter,
@@ -54,6 +55,7 @@ void bind_parameters(py::module_& m);
 void bind_keys(py::module_& m);
 void bind_encryption(py::module_& m);
 void bind_aggregation(py::module_& m);
+void bind_multiparty(py::module_& m);
 void bind_seal(py::module_& m);
 void bind_runtime(py::module_& m);
 void bind_bench(py::module_& m);

@@ -44,6 +44,7 @@ PYBIND11_MODULE(_core, m) {
   quancrypt::bindings::bind_keys(m);
   quancrypt::bindings::bind_encryption(m);
   quancrypt::bindings::bind_aggregation(m);
+  quancrypt::bindings::bind_multiparty(m);
   quancrypt::bindings::bind_seal(m);
   quancrypt::bindings::bind_bench(m);
 }

@@ -3,6 +3,9 @@
 #include <cstring>
 #include <vector>
 
+#include "base/secure_buffer.h"
+#include "simd/arith.h"
+#include "simd/constant_time.h"
 #include "simd/dispatch.h"
 
 namespace quancrypt {
@@ -33,6 +36,38 @@ void sample_uniform(Prng& prng, std::uint64_t* out, std::size_t n, const Modulus
       }
       out[position] = draws[next++];
     } while (out[position] >= modulus.p);
+  }
+}
+
+void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint64_t factor,
+                        const Modulus& modulus) {
+  // Piece by piece, and each piece added while it lies in the L1 cache.
+  constexpr std::size_t kPiece = 512;
+  const simd::KernelTable& kernels = simd::kernels();
+  const std::uint64_t factor_shoup = simd::shoup(factor, modulus.p);
+  SecureBuffer<std::uint8_t> bytes(kPiece / 8 * kMaxPrimeBits);
+  SecureBuffer<std::uint64_t> piece(kPiece);
+  SecureBuffer<std::uint64_t> draws(8);
+  const auto draw = [&](std::size_t count, std::uint64_t* out) {
+    prng.read(bytes.data(), count / 8 * modulus.bits);
+    QUANCRYPT_PUBLIC(bytes.data(), bytes.size());  // to the comparison with p, see the header
+    kernels.unpack_bits(bytes.data(), count, modulus.bits, out);
+  };
+  for (std::size_t done = 0; done < n; done += kPiece) {
+    draw(kPiece, piece.data());
+    for (std::size_t i = 0; i < kPiece; ++i) {
+      i += kernels.find_not_below(piece.data() + i, kPiece - i, modulus.p);
+      while (i < kPiece && piece[i] >= modulus.p) {
+        draw(8, draws.data());  // seven are dropped: rejection is rare
+        piece[i] = draws[0];
+      }
+    }
+    QUANCRYPT_SECRET(piece.data(), kPiece * sizeof(std::uint64_t));
+    if (factor == 1) {
+      kernels.add(sum + done, piece.data(), kPiece, modulus);
+    } else {
+      kernels.scale_add(sum + done, piece.data(), factor, factor_shoup, kPiece, modulus);
+    }
   }
 }
 

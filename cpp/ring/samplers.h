@@ -15,6 +15,12 @@ namespace quancrypt {
 /// Variable time in the rejected draws: for public polynomials only.
 void sample_uniform(Prng& prng, std::uint64_t* out, std::size_t n, const Modulus& modulus);
 
+/// sum = sum + factor x modulo p, x uniform and secret, out of `prng`; factor in [1, p). A stream of
+/// its own: not what sample_uniform reads. n is a multiple of 512. Time depends on which draws are
+/// rejected, which is independent of those that are kept.
+void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint64_t factor,
+                        const Modulus& modulus);
+
 /// Uniform on {-1, 0, 1}, one 32-bit word a draw (the draws of SEAL's sample_poly_ternary).
 /// `scratch` holds 4 n bytes.
 void sample_ternary(Prng& prng, std::int8_t* out, std::size_t n, std::uint8_t* scratch);

@@ -34,6 +34,36 @@ unsigned product_bits(const std::vector<std::uint64_t>& primes) {
          static_cast<unsigned>(std::bit_width(product.back()));
 }
 
+/// The noise of a sum and all smudging lie below the product of the smudging primes; divided by it
+/// they leave at most 1, which two guard bits hold.
+void check_threshold(const ParameterLiteral& p) {
+  if (p.parties == 0) {
+    require(p.smudging_bits == 0 && p.smudging_primes == 0, "smudging belongs to a threshold key");
+    return;
+  }
+  require(p.encoding == Encoding::packed, "a threshold key needs packed encoding");
+  require(
+      p.parties >= 2 && p.parties <= kMaxParties,
+      "parties is " + std::to_string(p.parties) + "; allowed: 2 to " + std::to_string(kMaxParties));
+  require(p.smudging_bits >= 1 && p.smudging_bits <= kMaxSmudgingBits,
+          "smudging_bits is " + std::to_string(p.smudging_bits) + "; allowed: 1 to " +
+              std::to_string(kMaxSmudgingBits));
+  // Primes: at least one of data, those of smudging, the special one.
+  require(p.smudging_primes >= 1 && p.smudging_primes + 2U <= p.primes.size(),
+          std::to_string(p.smudging_primes) + " smudging primes of " +
+              std::to_string(p.primes.size()) + " leave none for data");
+  require(p.noise_bound < std::uint64_t{1} << 40,
+          "noise_bound is " + std::to_string(p.noise_bound) + "; allowed: below 2^40");
+  const simd::u128 noise = static_cast<simd::u128>(p.max_weight) * p.noise_bound +
+                           (static_cast<simd::u128>(p.parties) << p.smudging_bits);
+  simd::u128 left = noise;  // ceil(noise / product of the primes so far)
+  for (std::size_t k = p.primes.size() - 1 - p.smudging_primes; k + 1 < p.primes.size(); ++k) {
+    left = (left + p.primes[k] - 1) / p.primes[k];
+  }
+  require(left <= 1, "the smudging primes do not hold the noise of a decryption");
+  require(p.guard_bits == 2, std::to_string(p.guard_bits) + " guard bits; a threshold key has 2");
+}
+
 void check(const ParameterLiteral& p) {
   const unsigned limit = max_modulus_bits(p.degree, p.security);
   require(limit > 0, "no security limit is known for ring degree " + std::to_string(p.degree) +
@@ -44,6 +74,7 @@ void check(const ParameterLiteral& p) {
                              "-bit security at most " + std::to_string(limit) + " are allowed");
   require(p.max_weight >= 1 && p.max_weight <= 65536,
           "max_weight is " + std::to_string(p.max_weight) + "; allowed: 1 to 65536");
+  check_threshold(p);
   if (p.encoding == Encoding::slots) {
     require(
         p.scale_bits >= 1 && p.scale_bits < bits && p.scale_bits <= 60,
@@ -55,10 +86,11 @@ void check(const ParameterLiteral& p) {
   require(p.field_bits >= 1 && p.field_bits <= 32 && largest >> p.field_bits == 0,
           "a field of " + std::to_string(p.field_bits) + " bits does not hold a sum of " +
               std::to_string(largest));
-  require(p.guard_bits >= 2 && p.guard_bits <= 60 && p.noise_bound >= 1 &&
-              p.noise_bound < std::uint64_t{1} << 40 &&
-              p.max_weight * p.noise_bound < std::uint64_t{1} << (p.guard_bits - 1),
-          std::to_string(p.guard_bits) + " guard bits do not hold the noise of a sum");
+  require(
+      p.guard_bits >= 2 && p.guard_bits <= 60 && p.noise_bound >= 1 &&
+          p.noise_bound < std::uint64_t{1} << 40 &&
+          (p.parties > 0 || p.max_weight * p.noise_bound < std::uint64_t{1} << (p.guard_bits - 1)),
+      std::to_string(p.guard_bits) + " guard bits do not hold the noise of a sum");
 }
 
 }  // namespace
@@ -71,10 +103,15 @@ Parameters::Parameters(ParameterLiteral literal)
       join_(polynomial_bytes_) {
   check(literal_);
   if (literal_.encoding == Encoding::packed) {
-    layout_.emplace(ring_, data_primes_, literal_.fields, literal_.field_bits, literal_.guard_bits);
+    layout_.emplace(ring_, data_primes_ - literal_.smudging_primes, literal_.fields,
+                    literal_.field_bits, literal_.guard_bits);
   } else {
     slot_layout_.emplace(ring_, data_primes_, literal_.scale_bits);
   }
+}
+
+std::uint64_t Parameters::noise_of_sum(std::uint64_t weight) const noexcept {
+  return literal_.parties > 0 ? 1 : weight * literal_.noise_bound;
 }
 
 std::size_t Parameters::values_per_ciphertext() const {

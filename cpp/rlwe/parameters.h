@@ -16,6 +16,9 @@ namespace quancrypt {
 
 enum class Encoding { packed, slots };
 
+inline constexpr std::uint32_t kMaxParties = 128;       ///< of a threshold key
+inline constexpr std::uint32_t kMaxSmudgingBits = 112;  ///< of one party's noise at decryption
+
 struct ParameterLiteral {
   Encoding encoding = Encoding::packed;
   std::size_t degree = 0;
@@ -23,11 +26,16 @@ struct ParameterLiteral {
   unsigned security = 128;            ///< 128, 192 or 256 bits
   std::uint64_t max_weight = 1;       ///< largest sum of integer weights
   // packed encoding
-  unsigned bits = 0;              ///< of a quantized value, sign included
-  std::uint32_t fields = 0;       ///< values in one coefficient
-  std::uint32_t field_bits = 0;   ///< F: a summed field stays below 2^F
-  std::uint32_t guard_bits = 0;   ///< g: the noise of a sum stays below 2^(g-1)
+  unsigned bits = 0;             ///< of a quantized value, sign included
+  std::uint32_t fields = 0;      ///< values in one coefficient
+  std::uint32_t field_bits = 0;  ///< F: a summed field stays below 2^F
+  std::uint32_t guard_bits =
+      0;  ///< g: the noise of a sum stays below 2^(g-1); once divided, with parties
   std::uint64_t noise_bound = 0;  ///< of one fresh encryption, absolute, certain
+  // packed encoding under a threshold key; all 0 otherwise
+  std::uint32_t parties = 0;          ///< whose secrets add up to the joint one
+  std::uint32_t smudging_bits = 0;    ///< a party's smudging is uniform on [-2^bits, 2^bits - 1]
+  std::uint32_t smudging_primes = 0;  ///< last data primes, whose product is at least all noise
   // slots
   unsigned scale_bits = 0;
 };
@@ -52,6 +60,8 @@ class Parameters {
   [[nodiscard]] const Crc32cJoin& polynomial_checksums() const noexcept { return join_; }
   [[nodiscard]] std::size_t ciphertext_count(std::size_t values) const;
   [[nodiscard]] std::int32_t q_max() const noexcept { return (1 << (literal_.bits - 1)) - 1; }
+  /// Largest noise that is left of a sum of total weight `weight` where it is unpacked.
+  [[nodiscard]] std::uint64_t noise_of_sum(std::uint64_t weight) const noexcept;
 
  private:
   ParameterLiteral literal_;

@@ -11,7 +11,10 @@
 #include "base/thread_pool.h"
 #include "check.h"
 #include "literals.h"
+#include "multiparty/party.h"
+#include "multiparty/smudging.h"
 #include "packing/quantize_pack.h"
+#include "packing/rescale.h"
 #include "packing/slots.h"
 #include "packing/unpack_dequantize.h"
 #include "ring/samplers.h"
@@ -368,6 +371,69 @@ TEST(packed_encryption_and_decryption) {
       CHECK(!kKnowsConversions || !leaks(stochastic));
     }
   }
+}
+
+TEST(parties_share_and_decrypt) {
+  ParameterLiteral literal = packed(4096, {26, 40, 20}, 1, 2);
+  literal.noise_bound = 1 + 3 * 4096;
+  literal.parties = 3;
+  literal.smudging_bits = 34;
+  literal.smudging_primes = 1;
+  const auto parameters = std::make_shared<const Parameters>(literal);
+  const auto meet = [&] {
+    Party one(parameters, 1, 2);
+    const Party two(parameters, 2, 2);
+    CHECK(!is_secret(one.public_share(Seed{1})));
+    std::vector<std::uint8_t> deal(parameters->polynomial_bytes());
+    two.deal(1, deal.data());
+    CHECK(is_secret(deal));
+    one.receive(deal.data(), deal.size());
+    const SecureBuffer<std::uint8_t> state = one.save();
+    CHECK(is_secret(state.data(), state.size()));
+    const Party again = Party::load(parameters, 1, 2, state.data(), state.size());
+    const std::vector<std::uint8_t> body(body_bytes(*parameters, 1, false), 1);
+    std::vector<std::uint8_t> part(parameters->polynomial_bytes());
+    SecureBuffer<PairMask> masks(1);
+    masks[0] = {Seed{2}, true};
+    QUANCRYPT_SECRET(masks[0].seed.data(), sizeof(Seed));
+    again.partial_decryption({body.data(), body.size(), std::nullopt}, 1, {1, 2}, masks,
+                             part.data());
+    CHECK(!is_secret(part));
+  };
+  CHECK(!leaks(meet));
+}
+
+TEST(smudging_and_division) {
+  const RnsRing ring(1024, find_primes(1024, 45, 3, {}));
+  for (const unsigned bits : {20U, 90U}) {
+    std::vector<std::uint64_t> x(1024);
+    const auto sample = [&] {
+      Smudging smudging(ring, 3, bits);
+      const SecretSeed seed;
+      Prng prng(seed.get(), {0, 0});
+      smudging.sample(prng);
+      smudging.residues(1, x.data());
+      CHECK(is_secret(x));
+    };
+    CHECK(!leaks(sample));
+  }
+  class Sink final : public PlaintextSink {
+   public:
+    [[nodiscard]] std::size_t workers() const override { return 1; }
+    void take(std::size_t, std::size_t, std::uint64_t* residues) override {
+      secret = is_secret(residues, 1024 * sizeof(std::uint64_t));
+    }
+    bool secret = false;
+  } inner;
+  std::vector<std::uint64_t> residues;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const std::vector<std::uint64_t> row = secret_residues(1024, ring.modulus(i).p);
+    residues.insert(residues.end(), row.begin(), row.end());
+  }
+  RescaleSink sink(ring, 3, 2, inner);
+  const auto divide = [&] { sink.take(0, 0, residues.data()); };
+  CHECK(!leaks(divide));
+  CHECK(inner.secret);
 }
 
 TEST(slot_encryption_and_decryption) {

@@ -21,6 +21,9 @@ class Parameters:
         field_bits: int = 0,
         guard_bits: int = 0,
         noise_bound: int = 0,
+        parties: int = 0,
+        smudging_bits: int = 0,
+        smudging_primes: int = 0,
         scale_bits: int = 0,
     ) -> None: ...
     @property
@@ -53,6 +56,25 @@ class Aggregator:
     def result(self, prefix: bytes) -> bytes: ...
     @property
     def weight(self) -> int: ...
+
+class Party:
+    def __init__(self, parameters: Parameters, point: int, threshold: int) -> None: ...
+    @staticmethod
+    def load(
+        parameters: Parameters, point: int, threshold: int, data: npt.NDArray[np.uint8]
+    ) -> Party: ...
+    def save(self) -> bytearray: ...
+    def public_share(self, common_seed: bytes) -> bytes: ...
+    def deal(self, point: int) -> bytearray: ...
+    def receive(self, data: npt.NDArray[np.uint8]) -> None: ...
+    def partial_decryption(
+        self,
+        body: npt.NDArray[np.uint8],
+        ciphertexts: int,
+        points: list[int],
+        masks: list[tuple[bytes, bool]],
+        prefix: bytes,
+    ) -> bytes: ...
 
 class KernelBench:
     def __init__(
@@ -121,6 +143,18 @@ def quantize(
 def check_body(
     parameters: Parameters, body: npt.NDArray[np.uint8], ciphertexts: int, seeded: bool
 ) -> None: ...
+def combine_public_shares(
+    parameters: Parameters, common_seed: bytes, shares: list[npt.NDArray[np.uint8]]
+) -> PublicKey: ...
+def combine_packed(
+    parameters: Parameters,
+    body: npt.NDArray[np.uint8],
+    parts: list[npt.NDArray[np.uint8]],
+    weight: int,
+    counts: list[int],
+    factors: list[float],
+    integers: bool,
+) -> list[npt.NDArray[Any]]: ...
 def cpu_features() -> list[str]: ...
 def backend() -> str: ...
 def backends() -> list[str]: ...

@@ -49,7 +49,7 @@ class Decryptor:
         self._check(update)
         self._params.require_packed("decrypt_integers")
         tensors = update.layout.tensors
-        sums: IntegerResult = _shaped(
+        sums: IntegerResult = shaped(
             update, self._packed(update, [0.0] * len(tensors), integers=True)
         )
         return sums
@@ -70,17 +70,14 @@ class Decryptor:
     def _floats(self, update: EncryptedUpdate, share: float) -> FloatResult:
         tensors = update.layout.tensors
         if self._params.encoding == "packed":
-            q_max = self._params.q_max
-            factors = [
-                share if tensor.clip is None else tensor.clip / q_max * share for tensor in tensors
-            ]
-            means: FloatResult = _shaped(update, self._packed(update, factors, integers=False))
+            factors = float_factors(update, share)
+            means: FloatResult = shaped(update, self._packed(update, factors, integers=False))
             return means
         flat = _core.decrypt_slots(
             self._params._core, self._key._core, update._body, update._seed, update.values, share
         )
         ends = np.cumsum([tensor.size for tensor in tensors])[:-1]
-        values: FloatResult = _shaped(update, np.split(flat, ends) if tensors else [])
+        values: FloatResult = shaped(update, np.split(flat, ends) if tensors else [])
         return values
 
     def _packed(
@@ -98,7 +95,17 @@ class Decryptor:
         )
 
 
-def _shaped(update: EncryptedUpdate, parts: list[Any]) -> Any:
+def float_factors(update: EncryptedUpdate, share: float) -> list[float]:
+    """What takes each tensor's integer sums to floats, times ``share``."""
+    q_max = update.params.q_max
+    return [
+        share if tensor.clip is None else tensor.clip / q_max * share
+        for tensor in update.layout.tensors
+    ]
+
+
+def shaped(update: EncryptedUpdate, parts: list[Any]) -> Any:
+    """The tensors' flat values as they were encrypted: one array, or a dict by name."""
     arrays = {
         tensor.name: part.reshape(tensor.shape)
         for tensor, part in zip(update.layout.tensors, parts, strict=True)

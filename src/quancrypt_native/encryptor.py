@@ -22,7 +22,8 @@ class Encryptor:
     params
         The parameters that the key was generated for.
     key
-        ``keys.secret``, or ``keys.public`` where ``params.key_mode`` is ``"public"``.
+        ``keys.secret``, or ``keys.public`` where ``params.key_mode`` is ``"public"``; the joint
+        public key where it is ``"threshold"``.
 
     Raises
     ------
@@ -35,7 +36,7 @@ class Encryptor:
     def __init__(self, params: Parameters, key: SecretKey | PublicKey) -> None:
         self._params = params
         self._key = require_key(params, key)
-        if isinstance(key, PublicKey) and params.key_mode != "public":
+        if isinstance(key, PublicKey) and params.key_mode == "symmetric":
             raise ParameterError(
                 f"these parameters have key_mode '{params.key_mode}', whose guard bits do not hold "
                 "the noise of a public key; use keys.secret, or for_aggregation(key_mode='public')"

@@ -33,5 +33,9 @@ class DecryptionError(QuanCryptError):
     """A decrypted plaintext is no valid sum: wrong key, or a malformed summand."""
 
 
+class AnsweredError(QuanCryptError):
+    """A party of a threshold key was asked about a ciphertext a second time."""
+
+
 class SecretKeyPickleError(QuanCryptError, TypeError):
     """Secret keys refuse to be pickled or copied; use ``SecretKey.to_bytes(passphrase=...)``."""

@@ -202,8 +202,18 @@ class KeyPair:
 
 
 def keygen(params: Parameters) -> KeyPair:
-    """Generate a key pair from the operating system's randomness."""
-    require_parameters(params)
+    """Generate a key pair from the operating system's randomness.
+
+    Raises
+    ------
+    ParameterError
+        If the parameters are for a threshold key, which nobody holds as a whole.
+    """
+    if require_parameters(params).key_mode == "threshold":
+        raise ParameterError(
+            "these parameters have key_mode 'threshold': their key is made by the parties of a "
+            "quancrypt_native.threshold.Ceremony"
+        )
     secret = _core.SecretKey.generate(params._core)
     public = PublicKey(params, _core.PublicKey.generate(secret))
     return KeyPair(SecretKey(params, secret, public.key_id), public)

@@ -12,8 +12,9 @@ from quancrypt_native._validate import choice, integer
 from quancrypt_native.errors import ParameterError, QuanCryptError, WireFormatError
 from quancrypt_native.explanation import Explanation
 
-KeyMode = Literal["symmetric", "public"]
+KeyMode = Literal["symmetric", "public", "threshold"]
 Encoding = Literal["packed", "slots"]
+_THRESHOLD_FIELDS = ("parties", "smudging_bits", "smudging_primes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,23 @@ class _Literal:
     guard_bits: int = 0
     noise_bound: int = 0
     scale_bits: int = 0
+    parties: int = 0
+    smudging_bits: int = 0
+    smudging_primes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields; those of threshold keys only where there is one."""
+        fields = asdict(self)
+        if not self.of_threshold():
+            for name in _THRESHOLD_FIELDS:
+                del fields[name]
+        return fields
+
+    def of_threshold(self) -> dict[str, int]:
+        """The fields of a threshold key; none of them otherwise."""
+        if self.key_mode != "threshold":
+            return {}
+        return {name: getattr(self, name) for name in _THRESHOLD_FIELDS}
 
 
 class Parameters:
@@ -61,8 +79,9 @@ class Parameters:
             guard_bits=literal.guard_bits,
             noise_bound=literal.noise_bound,
             scale_bits=literal.scale_bits,
+            **literal.of_threshold(),
         )
-        canonical = json.dumps(asdict(literal), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(literal.as_dict(), sort_keys=True, separators=(",", ":"))
         self._fingerprint = hashlib.sha256(
             b"quancrypt parameters v1" + canonical.encode()
         ).hexdigest()[:32]
@@ -76,7 +95,8 @@ class Parameters:
         security: int = 128,
         key_mode: str = "symmetric",
         values: int | None = None,
-        max_poly_degree: int = _search.DEFAULT_MAX_DEGREE,
+        max_poly_degree: int | None = None,
+        parties: int | None = None,
     ) -> Self:
         """Find the parameters with the fewest bytes per value for exact encrypted sums.
 
@@ -91,12 +111,16 @@ class Parameters:
         key_mode
             ``"symmetric"``: the secret key encrypts, uploads are half as large.
             ``"public"``: either key encrypts; more guard bits hold the larger noise.
+            ``"threshold"``: the public key of several parties encrypts, who decrypt together
+            (:mod:`quancrypt_native.threshold`); room for the noise that they add is left.
         values
             Number of values in an update, if known: ciphertexts are then sized for it. Without it,
             bytes per value of full ciphertexts count.
         max_poly_degree
-            Largest ring degree to consider; passed over only if nothing smaller fits and it was
-            left at its default.
+            Largest ring degree to consider. None: 8192, or 16384 for threshold keys, and more
+            only if nothing smaller fits.
+        parties
+            Parties of a threshold key, 2 to 128; with ``key_mode="threshold"`` only.
 
         Raises
         ------
@@ -106,13 +130,11 @@ class Parameters:
         bits = integer("bits", bits, 2, 16)
         max_weight = integer("max_weight", max_weight, 1, 65536)
         choice("security", security, _search.SECURITY_LEVELS)
-        if str(key_mode) == "threshold":
-            raise ParameterError(
-                "key_mode 'threshold' is not part of this version; allowed: symmetric, public"
-            )
         choice("key_mode", key_mode, _search.KEY_MODES)
-        max_poly_degree = integer("max_poly_degree", max_poly_degree, 1024, 32768)
-        choice("max_poly_degree", max_poly_degree, _search.DEGREES)
+        parties = _parties(key_mode, parties)
+        if max_poly_degree is not None:
+            max_poly_degree = integer("max_poly_degree", max_poly_degree, 1024, 32768)
+            choice("max_poly_degree", max_poly_degree, _search.DEGREES)
         if values is not None:
             values = integer("values", values, 1, 2**48)
         design = _search.find_design(
@@ -122,6 +144,7 @@ class Parameters:
             key_mode=key_mode,
             values=values,
             max_degree=max_poly_degree,
+            parties=parties,
         )
         return cls(
             _Literal(
@@ -136,6 +159,9 @@ class Parameters:
                 field_bits=design.field_bits,
                 guard_bits=design.guard_bits,
                 noise_bound=design.noise_bound,
+                parties=parties,
+                smudging_bits=design.smudging_bits,
+                smudging_primes=design.smudging_primes,
             )
         )
 
@@ -221,8 +247,13 @@ class Parameters:
 
     @property
     def key_mode(self) -> KeyMode:
-        """Which keys may encrypt: ``"symmetric"`` or ``"public"`` (either)."""
+        """Which keys may encrypt: ``"symmetric"``, ``"public"`` (either) or ``"threshold"``."""
         return cast(KeyMode, self._literal.key_mode)
+
+    @property
+    def parties(self) -> int:
+        """Parties of the threshold key; 0 for other key modes."""
+        return self._literal.parties
 
     @property
     def max_weight(self) -> int:
@@ -260,10 +291,9 @@ class Parameters:
         """Serialized bytes of a fresh upload over its values, for full ciphertexts.
 
         One polynomial with a symmetric key (the other is expanded from a seed), two with a public
-        key. For :meth:`slots` the symmetric figure.
+        or a threshold key. For :meth:`slots` the symmetric figure.
         """
-        polynomials = 2 if self.encoding == "packed" and self.key_mode == "public" else 1
-        return polynomials * self._core.polynomial_bytes / self.values_per_ciphertext
+        return self._polynomials * self._core.polynomial_bytes / self.values_per_ciphertext
 
     @property
     def fingerprint(self) -> str:
@@ -273,8 +303,12 @@ class Parameters:
     def upload_bytes(self, values: int) -> int:
         """Bytes of the body of a fresh upload of ``values`` values; the header comes on top."""
         count = self._core.ciphertext_count(integer("values", values, 0, 2**48))
-        polynomials = 2 if self.encoding == "packed" and self.key_mode == "public" else 1
-        return count * polynomials * self._core.polynomial_bytes
+        return count * self._polynomials * self._core.polynomial_bytes
+
+    @property
+    def _polynomials(self) -> int:
+        """Polynomials of a fresh ciphertext that travel."""
+        return 2 if self.encoding == "packed" and self.key_mode != "symmetric" else 1
 
     def slot_limit(self) -> float:
         """Largest absolute value that slots hold for a sum of ``max_weight`` without wrapping."""
@@ -292,7 +326,7 @@ class Parameters:
         literal = self._literal
         limit = _core.max_modulus_bits(self.poly_degree, self.security)
         return Explanation.of(
-            **{k: v for k, v in asdict(literal).items() if k != "noise_bound"},
+            **{k: v for k, v in literal.as_dict().items() if k != "noise_bound"},
             noise_bound=literal.noise_bound,
             modulus_bits=math.prod(self.coeff_modulus).bit_length(),
             modulus_limit=limit,
@@ -303,7 +337,7 @@ class Parameters:
 
     def to_bytes(self) -> bytes:
         """Serialize; public data."""
-        return wire.frame(wire.Kind.PARAMETERS, asdict(self._literal), b"")
+        return wire.frame(wire.Kind.PARAMETERS, self._literal.as_dict(), b"")
 
     @classmethod
     def from_bytes(cls, data: wire.BytesLike) -> Self:
@@ -332,6 +366,7 @@ class Parameters:
                 guard_bits=fields.number("guard_bits", 0, 60),
                 noise_bound=fields.number("noise_bound", 0, 2**40),
                 scale_bits=fields.number("scale_bits", 0, 60),
+                **_threshold_fields(header, fields),
             )
             fields.finish()
             return cls(literal)
@@ -351,6 +386,7 @@ class Parameters:
     def __repr__(self) -> str:
         """Short and public."""
         primes = "+".join(str((p - 1).bit_length()) for p in self.coeff_modulus)
+        mode = f"threshold of {self.parties} parties" if self.parties else self.key_mode
         kind = (
             f"bits={self.bits}, fields={self.fields}"
             if self.encoding == "packed"
@@ -358,7 +394,7 @@ class Parameters:
         )
         return (
             f"Parameters({self.encoding}, N={self.poly_degree}, primes={primes} bits, {kind}, "
-            f"max_weight={self.max_weight}, {self.key_mode}, {self.security}-bit security)"
+            f"max_weight={self.max_weight}, {mode}, {self.security}-bit security)"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -385,7 +421,11 @@ def _check_exactness(literal: _Literal) -> None:
     """Refuse a literal whose sums could come out wrong. SEAL and the core check the rest."""
     choice("encoding", literal.encoding, ("packed", "slots"))
     choice("key_mode", literal.key_mode, _search.KEY_MODES)
+    if literal.key_mode != "threshold" and any(getattr(literal, f) for f in _THRESHOLD_FIELDS):
+        raise ParameterError("parties and smudging belong to key_mode 'threshold'")
     if literal.encoding == "slots":
+        if literal.key_mode == "threshold":
+            raise ParameterError("a threshold key needs packed encoding")
         if any((literal.bits, literal.fields, literal.field_bits, literal.guard_bits)):
             raise ParameterError("slots have no bits, fields or guard bits")
         if literal.noise_bound:
@@ -397,12 +437,48 @@ def _check_exactness(literal: _Literal) -> None:
     integer("fields", literal.fields, 1, 4096)
     special = literal.coeff_modulus[-1] if len(literal.coeff_modulus) > 1 else None
     data = literal.coeff_modulus[:-1] if special else literal.coeff_modulus
-    noise = _search.fresh_noise_bound(literal.poly_degree, special, literal.key_mode)
+    parties = _parties(literal.key_mode, literal.parties or None)
+    noise = _search.fresh_noise_bound(literal.poly_degree, special, literal.key_mode, parties)
     if literal.noise_bound != noise:
         raise ParameterError(f"noise_bound is {literal.noise_bound}; these parameters have {noise}")
+    if parties:
+        expected = _search.smudging_bits(literal.poly_degree, literal.max_weight * noise)
+        if literal.smudging_bits != expected:
+            raise ParameterError(
+                f"smudging_bits is {literal.smudging_bits}; these parameters have {expected}"
+            )
+        kept = len(data) - integer("smudging_primes", literal.smudging_primes, 1, len(data) - 1)
+        room = _search.noise_room(literal.max_weight * noise, parties, expected)
+        if room > math.prod(data[kept:]):
+            raise ParameterError("the smudging primes do not hold the noise of a decryption")
+        data = data[:kept]
     largest_sum = 2 * (2 ** (literal.bits - 1) - 1) * literal.max_weight
     needed = _search.largest_coefficient(
         literal.fields, literal.field_bits, literal.guard_bits, largest_sum
     ) + (1 << literal.guard_bits)
     if needed > math.prod(data):
         raise ParameterError("the largest sum does not fit below the data modulus")
+
+
+def _parties(key_mode: str, parties: int | None) -> int:
+    """Parties of a threshold key, 0 for other keys."""
+    if key_mode == "threshold":
+        if parties is None:
+            raise ParameterError(
+                f"parties is None; allowed with key_mode 'threshold': 2 to {_search.MAX_PARTIES}"
+            )
+        return integer("parties", parties, 2, _search.MAX_PARTIES)
+    if parties is not None:
+        raise ParameterError(f"parties is {parties}; key_mode '{key_mode}' has none")
+    return 0
+
+
+def _threshold_fields(header: dict[str, Any], fields: wire.HeaderReader) -> dict[str, int]:
+    """What the header of threshold parameters holds beyond that of others."""
+    if header.get("key_mode") != "threshold":
+        return {}
+    return {
+        "parties": fields.number("parties", 2, _search.MAX_PARTIES),
+        "smudging_bits": fields.number("smudging_bits", 1, 112),
+        "smudging_primes": fields.number("smudging_primes", 1, 63),
+    }

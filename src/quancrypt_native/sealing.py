@@ -1,7 +1,7 @@
 """Frames whose body is sealed with a passphrase: Scrypt (RFC 7914), then AES-256-GCM.
 
 The header with the key-derivation parameters is authenticated together with the body. Needs the
-package ``cryptography``, which is imported only here.
+package ``cryptography``, which is imported only here; so channels.py finds X25519 here too.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ _MAX_SCRYPT_N = 2**20  # 1 GiB: a stranger's file may not ask for more
 _MAX_SCRYPT_P = 16
 _RANDOM_PASSPHRASE_BYTES = 32  # with so many random bytes there is nothing to stretch
 _TAG_BYTES = 16
+_NONCE_BYTES = 12
 _MAX_SECRET_BYTES = 2**20
 
 
@@ -29,6 +30,48 @@ def _aes_gcm(key: bytes) -> Any:
             "key files need the package 'cryptography': pip install 'quancrypt-native[keys]'"
         ) from None
     return AESGCM(key)
+
+
+def seal_once(key: bytes, message: bytes, authenticated: bytes) -> bytes:
+    """AES-256-GCM under a key that seals nothing else: the nonce is zero."""
+    sealed: bytes = _aes_gcm(key).encrypt(bytes(_NONCE_BYTES), message, authenticated)
+    return sealed
+
+
+def open_once(key: bytes, sealed: bytes, authenticated: bytes) -> bytes | None:
+    """Undo :func:`seal_once`; None if the key, the message or ``authenticated`` is another."""
+    cipher = _aes_gcm(key)
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        message: bytes = cipher.decrypt(bytes(_NONCE_BYTES), sealed, authenticated)
+    except InvalidTag:
+        return None
+    return message
+
+
+def x25519_public(secret: bytes) -> bytes:
+    """The public key of RFC 7748 that belongs to 32 secret bytes."""
+    public: bytes = _x25519(secret).public_key().public_bytes_raw()
+    return public
+
+
+def x25519_exchange(secret: bytes, public: bytes) -> bytes | None:
+    """The shared secret of RFC 7748; None if ``public`` is a point of low order."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+    try:
+        shared: bytes = _x25519(secret).exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return None
+    return shared
+
+
+def _x25519(secret: bytes) -> Any:
+    _aes_gcm(bytes(32))  # says what to install if the package is missing
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.from_private_bytes(secret)
 
 
 def _derive(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
@@ -88,9 +131,13 @@ def seal(
 
 
 def open_sealed(
-    kind: wire.Kind, data: wire.BytesLike, passphrase: bytes
+    kind: wire.Kind,
+    data: wire.BytesLike,
+    passphrase: bytes,
+    *,
+    longest: int = _MAX_SECRET_BYTES,
 ) -> tuple[dict[str, Any], bytes]:
-    """Header (without the sealing's own fields) and secret of a sealed frame.
+    """Header (without the sealing's own fields) and secret, of at most ``longest`` bytes.
 
     Raises
     ------
@@ -110,7 +157,7 @@ def open_sealed(
     p = fields.number("scrypt_p", 1, _MAX_SCRYPT_P)
     salt = bytes.fromhex(fields.hexadecimal("salt", 32))
     nonce = bytes.fromhex(fields.hexadecimal("nonce", 24))
-    if not _TAG_BYTES < len(body) <= _MAX_SECRET_BYTES:
+    if not _TAG_BYTES < len(body) <= longest:
         raise WireFormatError(f"the sealed part has {len(body)} bytes")
     cipher = _aes_gcm(_derive(passphrase, salt, n, r, p))
     from cryptography.exceptions import InvalidTag

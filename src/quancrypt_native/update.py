@@ -1,5 +1,6 @@
 """An encrypted update: what clients upload and what sums are."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -43,6 +44,20 @@ def update_prefix(
     return wire.prefix(wire.Kind.UPDATE, header, size)
 
 
+def _sha256_of_each(pieces: list[memoryview]) -> list[bytes]:
+    def digest(piece: memoryview) -> bytes:
+        return hashlib.sha256(piece).digest()
+
+    threads = min(_core.num_threads(), len(pieces))
+    if threads <= 1:
+        return [digest(piece) for piece in pieces]
+    # hashlib lets go of the global lock.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(digest, pieces))
+
+
 class EncryptedUpdate:
     """Ciphertexts of one array or of named tensors, with what a server may know about them.
 
@@ -50,7 +65,9 @@ class EncryptedUpdate:
     the body is public: names, shapes, clip bounds, weight, fingerprints.
     """
 
-    __slots__ = ("_body", "_frame", "_key_id", "_layout", "_params", "_seed", "_weight")
+    __slots__ = (
+        "_body", "_digests", "_frame", "_key_id", "_layout", "_params", "_seed", "_weight",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +85,7 @@ class EncryptedUpdate:
         self._weight = weight
         self._seed = seed
         self._frame = frame
+        self._digests: list[bytes] | None = None
         size = body_bytes(params, layout, seeded=seed is not None)
         self._body = np.frombuffer(frame, np.uint8, size, len(frame) - wire.TRAILER_BYTES - size)
 
@@ -115,6 +133,18 @@ class EncryptedUpdate:
     def nbytes(self) -> int:
         """Length of :meth:`to_bytes` in bytes."""
         return len(self._frame)
+
+    def c1_digests(self) -> list[bytes]:
+        """SHA-256 of the second polynomial of each ciphertext, as serialized; not for seeded ones.
+
+        Partial decryptions depend on these polynomials alone.
+        """
+        if self._digests is None:
+            size = self._params._core.polynomial_bytes
+            body = self._body.data
+            halves = [body[at + size : at + 2 * size] for at in range(0, len(body), 2 * size)]
+            self._digests = _sha256_of_each(halves)
+        return self._digests
 
     def to_bytes(self) -> bytes:
         """Header, bit-packed residues, checksum: as it was encrypted or parsed, not copied."""

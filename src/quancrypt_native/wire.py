@@ -5,7 +5,7 @@
     offset  size
     0       8     magic "QUANCRPT"
     8       2     format version, little-endian (1)
-    10      2     kind (1 update, 2 parameters, 3 public key, 4 secret key)
+    10      2     kind (1 update, 2 parameters, 3 public key, 4 secret key, 5 to 10 :class:`Kind`)
     12      8     header length h, little-endian, at most 16 MiB (kind 1) or 64 KiB
     20      h     header, a flat JSON object in UTF-8
     20 + h  b     body; b is the header's "body_bytes"
@@ -43,6 +43,12 @@ class Kind(IntEnum):
     PARAMETERS = 2
     PUBLIC_KEY = 3
     SECRET_KEY = 4
+    PUBLIC_SHARE = 5
+    DEAL = 6
+    PARTIAL_DECRYPTION = 7
+    PARTY = 8
+    ANSWERED = 9
+    CHANNEL_KEY = 10
 
 
 def prefix(kind: Kind, header: dict[str, Any], body_bytes: int) -> bytes:
