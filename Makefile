@@ -14,6 +14,10 @@ ACCURACIES := mnist-clients cifar10-clients
 EXPERIMENTS ?= $(ACCURACIES) timing communication ablation-bits ablation-clip ablation-pruning \
     ablation-smoothing noniid weights-vs-differences
 
+# Fuzz targets of fuzz/cpp, and how many mutations of each continuous integration runs.
+FUZZ_TARGETS := residues checksum parameters secret_key public_key update sum decrypt seal_import
+FUZZ_RUNS ?= 3000
+
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -28,8 +32,8 @@ CTEST = $(BIN)/ctest --test-dir $(CPP_BUILD) --output-on-failure --no-tests=erro
 need = @for command in $(1); do command -v $$command >/dev/null \
     || { echo "make $@ needs $$command; on Debian: apt-get install $(2)" >&2; exit 1; }; done
 COMPILED := CMakeLists.txt $(shell find cpp cmake -name tests -prune -o -type f -print)
-CPP_FILES := $(shell find cpp cmake -name '*.h' -o -name '*.cpp')
-PYTHON_FOLDERS := $(wildcard src python tests benchmarks cmake)
+CPP_FILES := $(shell find cpp cmake fuzz -name '*.h' -o -name '*.cpp')
+PYTHON_FOLDERS := $(wildcard src python tests attacks fuzz benchmarks cmake)
 
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 SHELL := bash
@@ -37,7 +41,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help venv demo experiments test test-slow test-cpp test-sanitize test-constant-time test-constant-time-avx512 \
-    test-aarch64 test-old-cpu lint format wheel sdist bench clean distclean
+    test-aarch64 test-old-cpu fuzz lint format wheel sdist bench clean distclean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z][a-z0-9-]*):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
@@ -61,13 +65,27 @@ test-cpp: $(VENV)/.dev ## the C++ tests
 # Without link-time optimisation, which would take longer than all else here. The sanitizers' runtime comes
 # first in the process; leaks are looked for in the C++ tests only, as Python frees little at its end.
 test-sanitize: CPP_BUILD := build/sanitize
-test-sanitize: $(VENV)/.dev ## the C++ tests and tests/native under the address and undefined-behaviour sanitizers
-	$(CONFIGURE) -DQUANCRYPT_SANITIZE=address,undefined -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF
+test-sanitize: $(VENV)/.dev ## the C++ tests, fuzz targets and tests/native under the address and undefined-behaviour sanitizers
+	$(CONFIGURE) -DQUANCRYPT_SANITIZE=address,undefined -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
+	    -DQUANCRYPT_BUILD_FUZZERS=ON
 	$(BIN)/cmake --build $(CPP_BUILD)
 	$(CTEST)
+	for target in $(FUZZ_TARGETS); do \
+	    $(CPP_BUILD)/fuzz/fuzz_$$target --runs $(FUZZ_RUNS) fuzz/corpus/cpp/$$target; done
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
 	    PYTHONPATH=tests/sanitize $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not slow" tests/native
+
+# Goes on where it was interrupted: build/fuzz/work has what was found and counted (docs/fuzzing.md).
+fuzz: CPP_BUILD := build/fuzz
+fuzz: $(VENV)/.dev ## fuzz C++ (libFuzzer, 10^8 executions) and Python (10^7) for hours: needs clang
+	$(call need,clang clang++,clang llvm)
+	CC=clang CXX=clang++ $(CONFIGURE) $(WITHOUT_MODULE) -DQUANCRYPT_SANITIZE=address,undefined,fuzzer-no-link \
+	    -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF -DQUANCRYPT_WERROR=OFF -DQUANCRYPT_BUILD_FUZZERS=ON
+	$(BIN)/cmake --build $(CPP_BUILD) --target $(FUZZ_TARGETS:%=fuzz_%)
+	$(BIN)/python fuzz/campaign.py $(CPP_BUILD)/fuzz fuzz/corpus/cpp $(CPP_BUILD)/work --millions 100
+	OMP_NUM_THREADS=1 QUANCRYPT_NUM_THREADS=1 $(BIN)/python -m fuzz.python.run --runs 20000 --rounds 36 \
+	    --seed 1 --work $(CPP_BUILD)/work-python
 
 test-constant-time: CPP_BUILD := build/constant-time
 test-constant-time: $(VENV)/.dev ## no branch and no index depends on secrets: portable and AVX2 kernels, under valgrind

@@ -280,7 +280,7 @@ def test_the_native_package_has_no_circle() -> None:
     }
 
 
-DOORS = ("protect.py",)
+DOORS = ("protect.py", "envelopes/signer.py")
 """The modules of the federated side that use the native package."""
 
 TOOLS = ("cli", "bench")
@@ -310,7 +310,8 @@ def fl_path(name: str) -> Path | None:
 
 
 ORDER = (
-    "errors", "seeds", "machine", "audit", "receipts", "plots",
+    "errors", "atomic_files", "seeds", "machine", "audit", "receipts", "plots",
+    "envelopes",
     "method", "data", "models",
     "config", "observer", "checkpoint", "protect", "baselines", "training", "results",
     "engines", "flower", "deployment", "export", "report", "watching",
@@ -368,6 +369,9 @@ def test_the_server_side_imports_nothing_that_opens() -> None:
     reached = {path.stem for path in seen if path.parent.name == "flower"}
     assert {"strategy", "training_run", "server_round", "ledger", "history"} <= reached
     assert not reached & {"client", "mod", "stores", "context_store", "held", "snapshot", "final"}
+    envelopes = {path.stem for path in seen if path.parent.name == "envelopes"}
+    assert "gate" in envelopes
+    assert "signer" not in envelopes
 
 
 # --- names ---

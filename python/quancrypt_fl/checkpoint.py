@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from quancrypt_fl.atomic_files import remove_leftovers, sync_folder, write_atomically
 from quancrypt_fl.errors import CheckpointError
 from quancrypt_fl.method.roles import ClientMemory, GlobalState, Tensors
 from quancrypt_fl.method.stopping import Best
 
-__all__ = ["Checkpoint", "Checkpoints", "write_atomically"]
+__all__ = ["Checkpoint", "Checkpoints"]
 
 _VERSION = 2
 _STATE = "state.json"
@@ -80,7 +80,9 @@ class Checkpoints:
 
         Tensors that have been written before and are still the same objects are not written again.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self._folder.parent)
         state, best = checkpoint.state, checkpoint.best
         entries: dict[str, Entry] = {}
 
@@ -116,6 +118,8 @@ class Checkpoints:
                 if memory.residual or memory.buffers
             },
         }
+        # All of them durable before the file that names them is.
+        sync_folder(self._folder)
         write_atomically(self._folder / _STATE, json.dumps(document, indent=1).encode())
         self._remove_files(keep={entry["file"] for entry in entries.values()})
 
@@ -187,7 +191,7 @@ class Checkpoints:
             "sha256": hashlib.sha256(data).hexdigest(),
             "names": list(tensors),  # safetensors sorts; stochastic rounding goes by position
         }
-        write_atomically(self._folder / entry["file"], data)
+        write_atomically(self._folder / entry["file"], data, durable_name=False)
         self._written[role] = sources, entry
         return entry
 
@@ -206,6 +210,7 @@ class Checkpoints:
         return {name: tensors[name] for name in entry["names"]}
 
     def _remove_files(self, keep: set[str]) -> None:
+        remove_leftovers(self._folder)
         for old in self._folder.glob("*-round-*.safetensors"):
             if old.name not in keep:
                 old.unlink()
@@ -216,13 +221,3 @@ def _memory(tensors: Tensors) -> ClientMemory:
         return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
     return ClientMemory(part(_RESIDUAL), part(_BUFFERS))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``path`` so that it holds its old content or all of ``data``, whatever happens."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

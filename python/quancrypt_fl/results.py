@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from quancrypt_fl.checkpoint import write_atomically
+from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.machine import cpu_model
 from quancrypt_fl.method.meter import PHASES, RoundMeter

@@ -15,7 +15,8 @@ from tests.fl.small_nets import batch_norm_net
 from tests.fl.test_simulation import assert_equal_weights, without_times
 
 from quancrypt_fl import QuanCryptConfig, Simulation, checkpoint
-from quancrypt_fl.checkpoint import Checkpoint, Checkpoints, write_atomically
+from quancrypt_fl.atomic_files import write_atomically
+from quancrypt_fl.checkpoint import Checkpoint, Checkpoints
 from quancrypt_fl.errors import CheckpointError
 from quancrypt_fl.method.roles import ClientMemory, GlobalState
 from quancrypt_fl.method.stopping import Best
@@ -87,6 +88,9 @@ def test_resuming_equals_an_uninterrupted_run(
             assert_same_tensors(dict(one.memory.buffers), dict(two.memory.buffers))
 
 
+LEFTOVER = f".quancrypt-{'0' * 16}-{'f' * 16}.tmp"
+
+
 class _Killed(BaseException):
     """The process ends here."""
 
@@ -97,12 +101,12 @@ class _Killer:
     def __init__(self, survives: int) -> None:
         self.left = survives
 
-    def __call__(self, path: Path, data: bytes) -> None:
+    def __call__(self, path: Path, data: bytes, **options: Any) -> None:
         if self.left == 0:
-            path.with_name(f"{path.name}.tmp").write_bytes(data[: len(data) // 2])
+            path.with_name(LEFTOVER).write_bytes(data[: len(data) // 2])
             raise _Killed
         self.left -= 1
-        write_atomically(path, data)
+        write_atomically(path, data, **options)
 
 
 def made(round_: int) -> Checkpoint:
@@ -192,9 +196,9 @@ def test_what_has_not_changed_is_not_written_again(
 ) -> None:
     written: list[str] = []
 
-    def noting(path: Path, data: bytes) -> None:
+    def noting(path: Path, data: bytes, **options: Any) -> None:
         written.append(path.name)
-        write_atomically(path, data)
+        write_atomically(path, data, **options)
 
     monkeypatch.setattr(checkpoint, "write_atomically", noting)
     checkpoints, one, two = Checkpoints(tmp_path, IDENTITY), made(1), made(2)
@@ -297,20 +301,3 @@ def test_a_file_elsewhere_is_not_read(saved: Path, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(CheckpointError, match="cannot be read"):
         Checkpoints(folder, IDENTITY).load()
-
-
-def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
-            write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    write_atomically(path, b"newer")
-    assert path.read_bytes() == b"newer"
-    assert [item.name for item in tmp_path.iterdir()] == ["file"]

@@ -1,11 +1,12 @@
 """The server: it has the initial model, encrypted sums, and no key."""
 
+import os
 from pathlib import Path
 
-import quancrypt_native as qn
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+import quancrypt_native as qn
 from digits_app.task import Net
 from quancrypt_fl.flower import QuanCryptStrategy
 
@@ -16,9 +17,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train, and keep the final model as the clients sealed it."""
     config = context.run_config
-    params = qn.Parameters.for_aggregation(bits=8, max_weight=16)
     strategy = QuanCryptStrategy(  # was: FedAvg(
-        params, fraction_evaluate=config["fraction-evaluate"]
+        parameters(), fraction_evaluate=config["fraction-evaluate"]
     )
     result = strategy.start(
         grid=grid,
@@ -26,5 +26,22 @@ def main(grid: Grid, context: Context) -> None:
         train_config=ConfigRecord({"lr": config["learning-rate"]}),
         num_rounds=config["num-server-rounds"],
     )
-    sealed = result.arrays["quancrypt.snapshot"].numpy().tobytes()
-    Path("final-model.sealed").write_bytes(sealed)
+    keep(result.arrays, Path("final-model.sealed"))
+
+
+def parameters() -> qn.Parameters:
+    """Those of the clients' key: of the deployment's kits, else as README.md makes the key."""
+    if path := os.environ.get("QUANCRYPT_PARAMS"):
+        return qn.Parameters.from_bytes(Path(path).read_bytes())
+    return qn.Parameters.for_aggregation(bits=8, max_weight=16)
+
+
+def keep(arrays: ArrayRecord, path: Path) -> None:
+    """Write the sealed model; an error if no client was there to seal it."""
+    if "quancrypt.snapshot" not in arrays:
+        raise RuntimeError(
+            "no client has sealed the final model: none answered after the last round. Clients "
+            "that took part have it in their state folders (quancrypt-state); run again to have "
+            "it here"
+        )
+    path.write_bytes(arrays["quancrypt.snapshot"].numpy().tobytes())

@@ -18,13 +18,14 @@ class Net(nn.Module):
         self.fc = nn.Linear(32 * 4 * 4, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores, of shape (batch, 10), of images of shape (batch, 1, 8, 8)."""
         x = torch.relu(self.norm1(self.conv1(x)))
         x = torch.max_pool2d(torch.relu(self.conv2(x)), 2)
         return self.fc(x.flatten(1))
 
 
 def load_data(partition: int, partitions: int, batch_size: int) -> tuple[DataLoader, DataLoader]:
-    """One client's training and test batches: 80 % and 20 % of its part of scikit-learn's digits."""
+    """One client's training and test batches: 80 % and 20 % of its part of the digits."""
     digits = load_digits()
     order = np.random.default_rng(1).permutation(len(digits.target))[partition::partitions]
     images = torch.from_numpy(digits.images[order] / 16.0).float().unsqueeze(1)

@@ -22,9 +22,11 @@ from quancrypt_fl.cli.export import export
 from quancrypt_fl.cli.inspect import inspect
 from quancrypt_fl.cli.interrupts import INTERRUPTED, MESSAGE
 from quancrypt_fl.cli.keygen import keygen
+from quancrypt_fl.cli.passwd import passwd
 from quancrypt_fl.cli.plan import plan
 from quancrypt_fl.cli.provision import provision
 from quancrypt_fl.cli.report import report
+from quancrypt_fl.cli.rotate import rotate
 from quancrypt_fl.cli.run import run as run_deployment
 from quancrypt_fl.cli.server import server
 from quancrypt_fl.cli.simulate import simulate
@@ -64,6 +66,8 @@ app.command()(encrypt)
 app.command()(aggregate)
 app.command()(decrypt)
 app.command()(inspect)
+app.command()(passwd)
+app.command()(rotate)
 app.command()(bench)
 
 

@@ -22,8 +22,9 @@ from quancrypt_fl.cli.service_options import LogJson, Verbose
 
 if TYPE_CHECKING:
     from quancrypt_fl.deployment.kits import ClientKit
+    from quancrypt_fl.envelopes.signer import Signer
 
-__all__ = ["client"]
+__all__ = ["client", "opened_key", "opened_signer"]
 
 
 def client(
@@ -81,7 +82,8 @@ def client(
         raise CommandError(f"{data_dir}: there is no such folder; --data-dir names one")
     bundles = [built_in_bundle(), *(bundle_of(folder) for folder in app or ())]
     passphrase = read_passphrase(loaded.secret_key, passphrase_fd)
-    key = _opened(loaded, passphrase)
+    key = opened_key(loaded, passphrase)
+    signer = opened_signer(loaded, passphrase)
     text = passphrase.decode("utf-8", "surrogateescape")
     token = secrets.token_hex(32)
     log = EventLog(json_lines=log_json, verbose=verbose, secrets=[text, token])
@@ -93,10 +95,11 @@ def client(
         f"server {loaded.address}",
         client=loaded.name,
     )
-    with _session_key(key, token) as session:
-        del key, passphrase, text
+    with _session_keys(key, signer, token) as (session, signing):
+        del key, signer, passphrase, text
         options = ClientOptions(
             key_file=session,
+            signing_file=signing,
             passphrase=token,
             bundles=[bundle.digest for bundle in bundles],
             data_dir=data_dir,
@@ -108,23 +111,24 @@ def client(
 
 
 @contextmanager
-def _session_key(key: qn.SecretKey, token: str) -> Iterator[Path]:
-    """The key sealed for this run alone, under a random token: each of the many processes that
-    Flower starts opens it in a millisecond, and none of them is given the passphrase.
+def _session_keys(key: qn.SecretKey, signer: Signer, token: str) -> Iterator[tuple[Path, Path]]:
+    """The keys sealed for this run alone, under a random token: each of the many processes that
+    Flower starts opens them in a millisecond, and none of them is given the passphrase.
 
     In memory (``/dev/shm``), where the machine has that; gone when the client ends.
     """
     memory = Path("/dev/shm")
     place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="quancrypt-", dir=place) as folder:
-        path = Path(folder) / "session.key"
-        path.touch(mode=0o600)
-        path.write_bytes(key.to_bytes(passphrase=token.encode(), random_passphrase=True))
-        yield path
+        paths = Path(folder) / "session.key", Path(folder) / "session-signing.key"
+        for path, seal in zip(paths, (key.to_bytes, signer.to_bytes), strict=True):
+            path.touch(mode=0o600)
+            path.write_bytes(seal(passphrase=token.encode(), random_passphrase=True))
+        yield paths
 
 
-def _opened(kit: ClientKit, passphrase: bytes) -> qn.SecretKey:
-    """The kit's key. A wrong passphrase is told now, not in the first round."""
+def opened_key(kit: ClientKit, passphrase: bytes) -> qn.SecretKey:
+    """The key of a client's kit. A wrong passphrase is told now, not in the first round."""
     with naming(kit.params):
         params = qn.Parameters.from_bytes(kit.params.read_bytes())
     with naming(kit.secret_key):
@@ -132,3 +136,16 @@ def _opened(kit: ClientKit, passphrase: bytes) -> qn.SecretKey:
     if key.key_id != kit.key_id:
         raise CommandError(f"{kit.secret_key}: is another key than {kit.folder}'s settings say")
     return key
+
+
+def opened_signer(kit: ClientKit, passphrase: bytes) -> Signer:
+    """The signing key of a client's kit."""
+    from quancrypt_fl.envelopes.signer import Signer
+
+    with naming(kit.signing_key):
+        signer = Signer.from_bytes(kit.signing_key.read_bytes(), passphrase=passphrase)
+    if signer.member.name != kit.name:
+        raise CommandError(
+            f"{kit.signing_key}: is the signing key of {signer.member.name}, not of {kit.name}"
+        )
+    return signer

@@ -7,7 +7,7 @@ from pathlib import Path
 import quancrypt_native as qn
 from quancrypt_fl.cli.errors import CommandError, naming
 from quancrypt_fl.cli.passphrase import read_passphrase
-from quancrypt_fl.cli.storage import read
+from quancrypt_fl.cli.storage import read, warn_if_exposed
 from quancrypt_native import wire
 
 __all__ = [
@@ -19,8 +19,10 @@ __all__ = [
     "load_parameters",
     "load_secret_key",
     "load_update",
+    "open_secret_key",
     "parameters_of_key",
     "params_beside",
+    "sealed_key",
 ]
 
 PARAMETERS_FILE = "params.qcp"
@@ -95,11 +97,7 @@ def load_key(
     if kind_of(path, data) == wire.Kind.PUBLIC_KEY:
         with naming(path):
             return qn.PublicKey.from_bytes(data, params)
-    with naming(path):
-        wire.parse(data, wire.Kind.SECRET_KEY)  # no passphrase is asked for a damaged file
-    passphrase = read_passphrase(path, descriptor)
-    with naming(path):
-        return qn.SecretKey.from_bytes(data, params, passphrase=passphrase)
+    return open_secret_key(path, params, descriptor)[0]
 
 
 def load_secret_key(path: Path, params: qn.Parameters, descriptor: int | None) -> qn.SecretKey:
@@ -108,3 +106,28 @@ def load_secret_key(path: Path, params: qn.Parameters, descriptor: int | None) -
     if not isinstance(key, qn.SecretKey):
         raise CommandError(f"{path}: this is a public key; decryption needs the secret key")
     return key
+
+
+def open_secret_key(
+    path: Path, params: qn.Parameters, descriptor: int | None
+) -> tuple[qn.SecretKey, bytes]:
+    """A secret key, and the passphrase that opened its file. Says so if others can read the file.
+
+    Arguments are those of :func:`load_key`.
+    """
+    data = read(path)
+    if kind_of(path, data) == wire.Kind.PUBLIC_KEY:
+        raise CommandError(f"{path}: this is a public key; the secret key is needed")
+    with naming(path):
+        wire.parse(data, wire.Kind.SECRET_KEY)  # no passphrase is asked for a damaged file
+    warn_if_exposed(path)
+    passphrase = read_passphrase(path, descriptor)
+    with naming(path):
+        return qn.SecretKey.from_bytes(data, params, passphrase=passphrase), passphrase
+
+
+def sealed_key(secret: qn.SecretKey, passphrase: bytes) -> bytes:
+    """The key sealed, and opened again: it is about to take the place of another file."""
+    sealed = secret.to_bytes(passphrase=passphrase)
+    qn.SecretKey.from_bytes(sealed, secret.params, passphrase=passphrase)
+    return sealed

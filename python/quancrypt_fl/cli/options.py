@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
-from quancrypt_fl.cli.passphrase import VARIABLE
+from quancrypt_fl.cli.passphrase import NEW_VARIABLE, VARIABLE
 
-__all__ = ["Bits", "Force", "JsonOnly", "KeyMode", "ParamsBesideKey", "PassphraseFd", "Security"]
+__all__ = [
+    "Bits",
+    "Force",
+    "JsonOnly",
+    "KeyMode",
+    "NewPassphraseFd",
+    "ParamsBesideKey",
+    "PassphraseFd",
+    "Security",
+]
 
 Bits = Annotated[int, typer.Option(help="Bits of a quantized value, 2 to 16.")]
 Security = Annotated[int, typer.Option(help="Security level: 128, 192 or 256 bits.")]
@@ -37,6 +46,15 @@ PassphraseFd = Annotated[
         metavar="N",
         help="Read the passphrase (one line) from this file descriptor.",
         show_default=f"{VARIABLE}, else a prompt",
+    ),
+]
+NewPassphraseFd = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Read the new passphrase (one line) from this file descriptor.",
+        show_default=f"{NEW_VARIABLE}, else a prompt",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing output files.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,10 +22,11 @@ from quancrypt_fl.cli.text import aligned, counted, print_json, printable, table
 if TYPE_CHECKING:
     from quancrypt_fl.config import QuanCryptConfig
     from quancrypt_fl.deployment.provisioning import ClientsKey, Plan, Provisioned
+    from quancrypt_fl.envelopes.signer import Signer
 
-__all__ = ["provision"]
+__all__ = ["provision", "sealed_for"]
 
-_SERVER, _KEYS = "Server", "Keys and certificates"
+_SERVER, _KEYS, _JOIN = "Server", "Keys and certificates", "Clients that come later"
 _PORT = 8000  # Flower's
 _MODEL_OPTIONS = ("dataset", "model")
 
@@ -60,6 +61,35 @@ def provision(
             min=1,
             help="With --no-model: values in an update, to choose ciphertexts of the right size.",
             show_default="any size: full ciphertexts",
+        ),
+    ] = None,
+    add: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Make kits for N clients that join a deployment, which --like names.",
+            show_default="a new deployment",
+            rich_help_panel=_JOIN,
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KIT",
+            help="With --add: the kit of a client of that deployment; its passphrase is asked for.",
+            show_default=False,
+            rich_help_panel=_JOIN,
+        ),
+    ] = None,
+    present: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --add: clients that the deployment has by now.",
+            show_default="as many as when KIT was made",
+            rich_help_panel=_JOIN,
         ),
     ] = None,
     json_only: JsonOnly = False,
@@ -133,21 +163,35 @@ def provision(
       server/     TLS certificate and key, the clients' public keys, the
                   run's settings. No key that opens an update
       client-1/   the clients' secret key, sealed with a passphrase; what
-      ...         the server is recognized by; this client's own login key
+      ...         the server is recognized by; this client's own login key,
+                  and its own signing key, sealed likewise
       README.txt  what goes where
 
     The passphrase is asked for, or read from --passphrase-fd,
     --passphrase-dir or the environment variable QUANCRYPT_PASSPHRASE.
 
-    Example:
+    For example:
 
       quancrypt provision --clients 3 --out kits --server-address fl.example.org
+      quancrypt provision --add 1 --like kits/client-1 --out more
     """
+    if add is not None:
+        from quancrypt_fl.cli.newcomers import add_clients
+
+        with _terminated_as_interrupted():
+            add_clients(
+                context, out, add, like=like, present=present, names=name or (),
+                descriptor=passphrase_fd, folder=passphrase_dir, json_only=json_only,
+            )  # fmt: skip
+        return
+    if like is not None or present is not None:
+        raise CommandError("--like and --present go with --add")
     own_app = _own_app(context, no_model, values)
     names = _names(context, name)
     config = config_from(context, clients=len(names), out=None)
     with interruptible_imports():
-        from quancrypt_fl.deployment.provisioning import Plan, check_place
+        from quancrypt_fl.deployment.folders import check_place
+        from quancrypt_fl.deployment.provisioning import Plan
         from quancrypt_fl.deployment.provisioning import provision as make
 
     host, chosen_port = _address(server_address, port)
@@ -242,9 +286,15 @@ def _passphrases(
 
 def _clients_key(params: qn.Parameters, passphrases: dict[str, bytes]) -> ClientsKey:
     """A fresh key, sealed once for each passphrase: that takes 64 MiB and a moment each time."""
+    return sealed_for(params, qn.keygen(params).secret, passphrases)
+
+
+def sealed_for(
+    params: qn.Parameters, secret: qn.SecretKey, passphrases: Mapping[str, bytes]
+) -> ClientsKey:
+    """A key for kits, with the passphrase of each client."""
     from quancrypt_fl.deployment.provisioning import ClientsKey
 
-    secret = qn.keygen(params).secret
     sealed: dict[bytes, bytes] = {}
 
     def seal(name: str) -> bytes:
@@ -253,7 +303,10 @@ def _clients_key(params: qn.Parameters, passphrases: dict[str, bytes]) -> Client
             sealed[passphrase] = secret.to_bytes(passphrase=passphrase)
         return sealed[passphrase]
 
-    return ClientsKey(params.to_bytes(), params.fingerprint, secret.key_id, seal)
+    def seal_signer(signer: Signer) -> bytes:
+        return signer.to_bytes(passphrase=passphrases[signer.member.name])
+
+    return ClientsKey(params.to_bytes(), params.fingerprint, secret.key_id, seal, seal_signer)
 
 
 @contextmanager
@@ -321,6 +374,7 @@ def _print(made: Provisioned, plan: Plan, params: qn.Parameters, *, one_passphra
             f"{params.fingerprint}: {params.bits}-bit values, total weight up to "
             f"{params.max_weight}, {params.security}-bit security",
         ),
+        ("room", f"for up to {params.max_weight} clients in a round; --max-weight makes more"),
         ("certificate", f"until {expires:%Y-%m-%d}"),
     ]
     print(aligned(facts))

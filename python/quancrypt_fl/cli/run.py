@@ -72,6 +72,14 @@ def run(
     snapshot_every: Annotated[
         int, typer.Option(min=1, help="Rounds between two snapshots for clients that lost theirs.")
     ] = 10,
+    keep_runs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Old runs of which KIT/state/runs keeps the folder, when a new one begins: the "
+            "last ones, and the last that were completed.",
+        ),
+    ] = 5,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -91,7 +99,7 @@ def run(
     with interruptible_imports():
         from quancrypt_fl.deployment.events import EventLog
         from quancrypt_fl.deployment.kits import ServerKit
-        from quancrypt_fl.deployment.runs import copy_results
+        from quancrypt_fl.deployment.runs import copy_results, prune_runs
 
         require_flower()
         from quancrypt_fl.flower.control import Control
@@ -110,10 +118,13 @@ def run(
             else _own(control, app, log, _values(setting or []), rounds)
         )
         with _terminated_as_interrupted():
-            if training.others():
+            if training.others(patient=resume):
                 raise CommandError(
                     f"{loaded.folder}: a run is going on already; stop it, or wait for its end"
                 )
+            if training.folder is not None and not resume:
+                for old in prune_runs(loaded.state, keep_runs):
+                    log("run", f"removed {old}: only the last runs are kept", folder=str(old))
             outcome = _complete(training, resume=resume)
     if out is not None:
         copy_results(outcome, out)
@@ -212,7 +223,11 @@ def _terminated_as_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt  # SIGINT may be ignored (nohup, &)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import typer
 from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.interrupts import interruptible_imports
 from quancrypt_fl.cli.service_options import LogJson, Verbose
+from quancrypt_fl.cli.text import counted, printable
 
 __all__ = ["server"]
 
@@ -24,6 +25,15 @@ def server(
             show_default="not served; HOST 127.0.0.1",
         ),
     ] = None,
+    admit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Do not start: add clients to the kit, from the admission.toml that quancrypt "
+            "provision --add made. A server that is running lets them in.",
+            show_default=False,
+        ),
+    ] = None,
     log_json: LogJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -33,6 +43,11 @@ def server(
     else, and starts what dies again. Trainings are started with quancrypt run, on the same machine.
     What must outlive it is in KIT/state.
     """
+    if admit is not None:
+        if metrics is not None:
+            raise CommandError("--admit adds clients and starts nothing: not with --metrics")
+        _admit(kit, admit)
+        return
     with interruptible_imports():
         from quancrypt_fl.deployment.events import EventLog
         from quancrypt_fl.deployment.kits import ServerKit
@@ -50,6 +65,18 @@ def server(
     )
     serve(loaded, log, metrics=_metrics(metrics))
     log("server", "ended")
+
+
+def _admit(kit: Path, file: Path) -> None:
+    from quancrypt_fl.deployment.admission import Admission, admit
+
+    admission = Admission.read(file)
+    loaded = admit(kit, admission)
+    names = ", ".join(one.name for one in admission.newcomers)
+    print(
+        f"{printable(names)}: known to {printable(kit)}, which has "
+        f"{counted(len(loaded.sites), 'client')}"
+    )
 
 
 def require_flower() -> None:

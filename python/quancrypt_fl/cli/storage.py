@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.cli.errors import CommandError
+from quancrypt_fl.cli.text import printable
 
-__all__ = ["check_output", "read", "write"]
-
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+__all__ = ["check_output", "read", "warn_if_exposed", "write"]
 
 
 def read(path: Path) -> bytes:
@@ -28,6 +27,16 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CommandError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def warn_if_exposed(path: Path) -> None:
+    """Say on standard error if other users of the machine can read or change a secret file.
+
+    It is a warning: the file is sealed, and on some file systems modes cannot be set.
+    """
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        message = f"quancrypt: {printable(path)}: other users can read it; chmod 600 it"
+        print(message, file=sys.stderr)
 
 
 def check_output(path: Path, *, force: bool, inputs: Iterable[Path | None] = ()) -> None:
@@ -83,54 +92,13 @@ def write(path: Path, data: bytes, *, force: bool = False, private: bool = False
         Mode 0600 from the moment of creation; otherwise what the umask leaves of 0666.
     """
     check_output(path, force=force)
-    temporary = path.with_name(f".quancrypt-{secrets.token_hex(8)}.tmp")
+    mode = 0o600 if private else 0o666
     try:
-        try:
-            _create(temporary, data, 0o600 if private else 0o666)
-            _move(temporary, path, force=force)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise CommandError(f"{path}: cannot be written: {_reason(error)}") from error
-
-
-def _create(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _move(temporary: Path, path: Path, *, force: bool) -> None:
-    if force:
-        temporary.replace(path)
-        return
-    try:
-        # Unlike a rename, a link fails if another process made the file in the meantime.
-        path.hardlink_to(temporary)
+        write_atomically(path, data, mode=mode, replace=force)
     except FileExistsError:
         raise CommandError(f"{path}: exists already; --force replaces it") from None
     except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        check_output(path, force=False)
-        temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+        raise CommandError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
 def _reason(error: OSError) -> str:

@@ -5,8 +5,9 @@ Layout, as ``quancrypt provision`` writes it (``S``: secret, mode 0600)::
     KITS/README.txt
     KITS/server/README.txt
                deployment.toml      address, key identity, configuration of the run
-               clients.toml         names and public keys of the sites
+               clients.toml         names of the sites; those that came later stand last
                supernodes/NAME.pub  public key of a site's SuperNode, OpenSSH
+               members.toml         public keys by which the sites' uploads are checked
                params.qcp           encryption parameters
                ca.pem, server.pem   TLS certificates
                server.key       S   TLS key: the only secret, and none of the data
@@ -15,6 +16,7 @@ Layout, as ``quancrypt provision`` writes it (``S``: secret, mode 0600)::
               node.toml             name, partition, address, key identity, configuration
               params.qcp            encryption parameters
               secret.key        S   the clients' secret key, sealed with a passphrase
+              signing.key       S   key by which this site signs its uploads, sealed likewise
               ca.pem                what the server's certificate is checked against
               supernode.key     S   private key of its SuperNode, OpenSSH
               supernode.pub         its public key
@@ -25,7 +27,6 @@ from __future__ import annotations
 
 import re
 import stat
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from quancrypt_fl.config import QuanCryptConfig, describe_errors
-from quancrypt_fl.errors import FederatedError
+from quancrypt_fl.deployment import toml
+from quancrypt_fl.deployment.membership import check_members
+from quancrypt_fl.deployment.tables import SCHEMA, KitError, Table
 
 __all__ = [
     "APPS",
@@ -50,9 +53,10 @@ __all__ = [
     "joined_address",
     "repeated",
     "run_table",
+    "sites_text",
+    "with_clients",
 ]
 
-SCHEMA = 1
 README = "README.txt"
 SERVER = "server"
 DEPLOYMENT = "deployment.toml"
@@ -64,6 +68,8 @@ CERTIFICATE = "server.pem"
 TLS_KEY = "server.key"
 NODE = "node.toml"
 SECRET_KEY = "secret.key"
+SIGNING_KEY = "signing.key"
+MEMBERS = "members.toml"
 AUTH_KEY = "supernode.key"
 AUTH_PUBLIC_KEY = "supernode.pub"
 STATE = "state"
@@ -92,14 +98,9 @@ OWN_APP_FIELDS = frozenset(
 """Fields of a configuration that mean something for an app of one's own: no data, no training."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_HEXADECIMAL = re.compile(r"[0-9a-f]{32}")
-_SSH_EC_KEY = re.compile(r"ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/]+={0,2}( [^\n]*)?\n?")
-_LARGEST_FILE = 16 << 20  # bytes of a TOML file: 65,536 clients fit
+HEXADECIMAL = re.compile(r"[0-9a-f]{32}")
+SSH_EC_KEY = re.compile(r"ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/]+={0,2}( [^\n]*)?\n?")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-
-class KitError(FederatedError, ValueError):
-    """A kit is incomplete, damaged, or is not one of the kind asked for."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ class ServerKit(_Kit):
     private_key: Path
     """``server.key``: TLS key."""
     sites: tuple[Site, ...]
+    members: Path
+    """``members.toml``: public keys by which the sites' uploads are checked."""
 
     @property
     def listen_address(self) -> str:
@@ -173,24 +176,26 @@ class ServerKit(_Kit):
             Naming the file, what it holds, and what is allowed.
         """
         folder = _folder(path, DEPLOYMENT, other=NODE, advice="it is a client's: quancrypt client")
-        file = _Table.read(folder / DEPLOYMENT)
+        file = Table.read(folder / DEPLOYMENT)
         common = _common(folder, file)
         server = file.table("server")
         listen = server.text("listen")
         server.finish()
         file.finish()
         sites = _sites(folder)
-        if len(sites) != common["config"].clients:
+        if len(sites) < common["config"].clients:
             raise KitError(
                 f"{folder / CLIENTS}: {len(sites)} clients; {folder / DEPLOYMENT} says "
                 f"clients = {common['config'].clients}"
             )
+        common["config"] = with_clients(common["config"], len(sites), str(folder / CLIENTS))
         return cls(
             **common,
             listen=listen,
             certificate=_file(folder / CERTIFICATE),
             private_key=_file(folder / TLS_KEY),
             sites=sites,
+            members=check_members(_file(folder / MEMBERS), [site.name for site in sites]),
         )
 
     def exposed(self) -> list[Path]:
@@ -209,6 +214,8 @@ class ClientKit(_Kit):
     """Number of clients."""
     secret_key: Path
     """``secret.key``: the clients' key, sealed with a passphrase."""
+    signing_key: Path
+    """``signing.key``: this site's own, sealed with the same passphrase."""
     auth_key: Path
     """``supernode.key``: for ``--auth-supernode-private-key``."""
     auth_public_key: Path
@@ -225,7 +232,7 @@ class ClientKit(_Kit):
         folder = _folder(
             path, NODE, other=DEPLOYMENT, advice="it is the server's: quancrypt server"
         )
-        file = _Table.read(folder / NODE)
+        file = Table.read(folder / NODE)
         common = _common(folder, file)
         file.table("server").finish()
         node = file.table("node")
@@ -245,6 +252,7 @@ class ClientKit(_Kit):
             partition=partition,
             partitions=partitions,
             secret_key=_file(folder / SECRET_KEY),
+            signing_key=_file(folder / SIGNING_KEY),
             auth_key=_file(folder / AUTH_KEY),
             auth_public_key=_file(folder / AUTH_PUBLIC_KEY),
         )
@@ -255,13 +263,14 @@ class ClientKit(_Kit):
             "partition-id": self.partition,
             "num-partitions": self.partitions,
             "quancrypt-key": str(self.secret_key),
+            "quancrypt-signing-key": str(self.signing_key),
             "quancrypt-state": str(self.state),
             "quancrypt-name": self.name,
         }
 
     def exposed(self) -> list[Path]:
         """Secret files that other users of the machine may read."""
-        return _exposed(self.secret_key, self.auth_key)
+        return _exposed(self.secret_key, self.signing_key, self.auth_key)
 
 
 def check_name(name: str, place: str = "a client's name") -> str:
@@ -290,6 +299,36 @@ def joined_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def with_clients(config: QuanCryptConfig, clients: int, place: str) -> QuanCryptConfig:
+    """A run with so many clients: some may have come after it was provisioned.
+
+    Raises
+    ------
+    KitError
+        Naming ``place``, if they do not fit, and what to do.
+    """
+    if clients == config.clients:
+        return config
+    try:
+        return QuanCryptConfig(**{**config.model_dump(), "clients": clients})
+    except ValidationError as error:
+        raise KitError(
+            f"{place}: {clients} clients do not fit: {describe_errors(error)}. The clients' key "
+            "was made for these parameters: make new kits for more clients (quancrypt provision "
+            "--max-weight leaves room), or keep the number"
+        ) from error
+
+
+def sites_text(names: Iterable[str]) -> str:
+    """Text of ``clients.toml``: the sites in the order of their partitions."""
+    head = f"# The sites, in the order of their partitions; keys in {SUPERNODES}/NAME.pub.\n"
+    tables = [
+        toml.table({"name": name, "partition": partition}, "[[client]]")
+        for partition, name in enumerate(names)
+    ]
+    return "\n".join([head + toml.table({"schema": SCHEMA}), *tables])
+
+
 def run_table(config: QuanCryptConfig, app: str) -> dict[str, Any]:
     """The ``[run]`` table of a kit: what decides the result, and nothing that a site decides.
 
@@ -305,65 +344,6 @@ def run_table(config: QuanCryptConfig, app: str) -> dict[str, Any]:
         kept &= OWN_APP_FIELDS
     fields = config.resolved().model_dump(mode="json", exclude_none=True, include=set(kept))
     return {"app": app, **fields}
-
-
-@dataclass
-class _Table:
-    """A table of a TOML file, of which every key must be asked for."""
-
-    place: str
-    """File, and table in it, for messages."""
-    values: dict[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> _Table:
-        try:
-            with path.open("rb") as stream:
-                data = stream.read(_LARGEST_FILE + 1)
-        except OSError as error:
-            raise KitError(f"{path}: cannot be read: {error.strerror or error}") from error
-        if len(data) > _LARGEST_FILE:
-            raise KitError(f"{path}: more than {_LARGEST_FILE} bytes; allowed: up to that")
-        try:
-            table = cls(str(path), tomllib.loads(data.decode()))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-            raise KitError(f"{path}: is no TOML file: {error}") from None
-        schema = table.take("schema")
-        if schema != SCHEMA or type(schema) is not int:
-            raise KitError(f"{path}: schema = {schema!r:.80}; this version reads {SCHEMA}")
-        return table
-
-    def take(self, key: str) -> Any:
-        try:
-            return self.values.pop(key)
-        except KeyError:
-            raise KitError(f"{self.place}: {key} is missing") from None
-
-    def table(self, key: str) -> _Table:
-        value = self.values.get(key)
-        if not isinstance(value, dict):
-            raise KitError(f"{self.place}: there is no table [{key}]")
-        return _Table(f"{self.place}: [{key}]", value)
-
-    def text(self, key: str, pattern: re.Pattern[str] | None = None, allowed: str = "text") -> str:
-        value = self.take(key)
-        if not isinstance(value, str) or not value or (pattern and not pattern.fullmatch(value)):
-            raise KitError(f"{self.place}: {key} = {value!r:.80}; allowed: {allowed}")
-        return value
-
-    def number(self, key: str, least: int, most: int) -> int:
-        value = self.take(key)
-        if type(value) is not int or not least <= value <= most:
-            raise KitError(f"{self.place}: {key} = {value!r:.80}; allowed: {least} to {most}")
-        return value
-
-    def finish(self) -> None:
-        """Nothing is left: a misspelt key would be a setting without effect. Tables that were
-        asked for are empty by now.
-        """
-        left = [key for key, value in self.values.items() if value != {}]
-        if left:
-            raise KitError(f"{self.place}: unknown: {', '.join(map(repr, left))}")
 
 
 def _folder(path: Path | str, marker: str, *, other: str, advice: str) -> Path:
@@ -386,13 +366,13 @@ def _exposed(*paths: Path) -> list[Path]:
     return [path for path in paths if path.stat().st_mode & _OTHERS]
 
 
-def _common(folder: Path, file: _Table) -> dict[str, Any]:
+def _common(folder: Path, file: Table) -> dict[str, Any]:
     """Fields of :class:`_Kit`; takes ``[key]``, ``[run]``, and address and port of ``[server]``."""
     server, key, run = file.table("server"), file.table("key"), file.table("run")
     host, port = server.text("host"), server.number("port", 1, 65_535)
     identity = "32 hexadecimal digits"
-    key_id = key.text("id", _HEXADECIMAL, identity)
-    parameters_id = key.text("parameters", _HEXADECIMAL, identity)
+    key_id = key.text("id", HEXADECIMAL, identity)
+    parameters_id = key.text("parameters", HEXADECIMAL, identity)
     key.finish()
     app = run.text("app")
     if app not in APPS:
@@ -411,7 +391,7 @@ def _common(folder: Path, file: _Table) -> dict[str, Any]:
     }
 
 
-def _config(run: _Table) -> QuanCryptConfig:
+def _config(run: Table) -> QuanCryptConfig:
     values: Mapping[str, Any] = dict(run.values)
     run.values.clear()
     for fields, reason in (
@@ -429,19 +409,16 @@ def _config(run: _Table) -> QuanCryptConfig:
 
 def _sites(folder: Path) -> tuple[Site, ...]:
     path = folder / CLIENTS
-    file = _Table.read(path)
-    entries = file.take("client")
+    file = Table.read(path)
+    tables = file.tables("client")
     file.finish()
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise KitError(f"{path}: client = ...; allowed: [[client]] tables, one per client")
     sites = []
-    for partition, entry in enumerate(entries):
-        table = _Table(f"{path}: client {partition + 1}", dict(entry))
+    for partition, table in enumerate(tables):
         name = check_name(table.text("name"), table.place)
         place = table.number("partition", partition, partition)
         table.finish()
         public_key = _file(folder / SUPERNODES / f"{name}.pub")
-        if not _SSH_EC_KEY.fullmatch(public_key.read_bytes().decode("ascii", "replace")):
+        if not SSH_EC_KEY.fullmatch(public_key.read_bytes().decode("ascii", "replace")):
             raise KitError(f"{public_key}: allowed: one public key of ECDSA in OpenSSH's format")
         sites.append(Site(name, place, public_key))
     twice = repeated(site.name.lower() for site in sites)

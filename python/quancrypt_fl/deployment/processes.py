@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ _REAP = 5.0  # seconds between two looks for adopted children that ended
 _LOOK = 0.02  # seconds
 _LONGEST_LINE = 1 << 16  # bytes
 _REMAINS = 3.0  # seconds for what a dead child left to end by itself
+_KILLED = 30.0  # seconds for SIGKILL to take effect: on a busy machine it is not at once
 
 
 class ProgramError(FederatedError):
@@ -191,12 +192,11 @@ class Process:
         ]
         if patience > 0 and any(map(is_running, others)):
             end(others, signal.SIGTERM)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline and any(map(is_running, others)):
-                time.sleep(_LOOK)
+            _await_ends(others, patience)
         end(others)
         self._signal_group(signal.SIGKILL)
         self._over.wait()
+        _await_ends(others, _KILLED)
         self._status = self._popen.wait()
         self._reader.join(2.0)  # somebody outside our reach may hold the pipe
         return self._status
@@ -204,6 +204,13 @@ class Process:
     def _signal_group(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+
+
+def _await_ends(members: Collection[Member], patience: float) -> None:
+    """Return when none of them runs any more, or after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while any(map(is_running, members)) and time.monotonic() < deadline:
+        time.sleep(_LOOK)
 
 
 def _group(pid: int) -> int | None:
@@ -404,7 +411,9 @@ class Supervisor:
             status = process.end(state.program.grace if self._signals < 2 else 0.0)
             self._drain(state.program.name)
             self._log(state.program.name, said(status), status=status)
-        end(set(descendants(os.getpid())) - self._strangers)
+        left = set(descendants(os.getpid())) - self._strangers
+        end(left)
+        _await_ends(left, _KILLED)
         self._reap()
 
     def _reap(self) -> None:

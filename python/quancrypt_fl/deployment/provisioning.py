@@ -5,11 +5,8 @@ The encryption key comes from outside (:class:`ClientsKey`): here it is bytes, s
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,18 +23,30 @@ from quancrypt_fl.deployment.certificates import (
     private_pem,
     public_pem,
 )
+from quancrypt_fl.deployment.folders import (
+    FOLDER_MODE,
+    ProvisionError,
+    check_place,
+    whole_folder,
+    write_public,
+    write_secret,
+)
 from quancrypt_fl.deployment.nodekeys import NodeKeys, make_node_keys
-from quancrypt_fl.errors import FederatedError
+from quancrypt_fl.deployment.signing import make_signers, members_text
+from quancrypt_fl.deployment.tables import SCHEMA
+from quancrypt_fl.envelopes.signer import Signer
 
-__all__ = ["ClientsKey", "Plan", "ProvisionError", "Provisioned", "check_place", "provision"]
-
-_FOLDER_MODE = 0o700
-_SECRET_MODE = 0o600
-_PUBLIC_MODE = 0o644
-
-
-class ProvisionError(FederatedError, ValueError):
-    """Kits cannot be made as asked, or not there."""
+__all__ = [
+    "ClientsKey",
+    "Place",
+    "Plan",
+    "ProvisionError",
+    "Provisioned",
+    "check_names",
+    "check_place",
+    "provision",
+    "write_client",
+]
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class ClientsKey:
     """Fingerprint of the key, public."""
     seal: Callable[[str], bytes] = field(repr=False)
     """From the name of a site to the secret key, sealed with that site's passphrase."""
+    seal_signer: Callable[[Signer], bytes] = field(repr=False)
+    """From a site's signing key to the same, sealed with that site's passphrase."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +94,7 @@ class Plan:
             raise ProvisionError(
                 f"{len(self.names)} names for {self.config.clients} clients; each has one"
             )
-        twice = kits.repeated(kits.check_name(name).lower() for name in self.names)
-        if twice:
-            raise ProvisionError(
-                f"more than one client is called {', '.join(twice)}; names differ, and not only "
-                "in upper and lower case"
-            )
+        check_names(self.names)
         for host in (self.host, *self.other_hosts):
             check_host(host)
         if not 1 <= self.port <= 65_535:
@@ -107,6 +113,15 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A client among the clients: its name, its number from 0, and how many there are."""
+
+    name: str
+    partition: int
+    partitions: int
+
+
+@dataclass(frozen=True)
 class Provisioned:
     """What was written, loaded again."""
 
@@ -119,23 +134,13 @@ class Provisioned:
     """Folder of the authority's key, if it was kept."""
 
 
-def check_place(out: Path) -> None:
-    """Raise :class:`ProvisionError` unless ``out`` is absent, or an empty folder."""
-    if out.is_symlink():
-        raise ProvisionError(f"{out}: is a link; name the folder itself")
-    if not out.exists():
-        for parent in out.absolute().parents:
-            if parent.exists():
-                if not parent.is_dir():
-                    raise ProvisionError(f"{out}: {parent} is a file, not a folder")
-                return
-    if not out.is_dir():
-        raise ProvisionError(f"{out}: is a file; allowed: a new folder")
-    if out.absolute() == Path.cwd() or os.path.ismount(out):
-        raise ProvisionError(f"{out}: cannot be replaced as a whole; name a new folder in it")
-    if any(out.iterdir()):
+def check_names(names: Iterable[str]) -> None:
+    """Raise :class:`ProvisionError` or ``KitError`` where clients may not be called so."""
+    twice = kits.repeated(kits.check_name(name).lower() for name in names)
+    if twice:
         raise ProvisionError(
-            f"{out}: is not empty; kits and keys are never written over: name a new folder"
+            f"more than one client is called {', '.join(twice)}; names differ, and not only in "
+            "upper and lower case"
         )
 
 
@@ -176,11 +181,11 @@ def provision(
     identity = issue(authority, (plan.host, *plan.other_hosts), plan.days)
     kept = False
     try:
-        with _whole(out) as folder:
+        with whole_folder(out) as folder:
             _write_kits(folder, plan, key, authority, identity)
             _load(folder, plan)  # what cannot be loaded is not handed out
             if keep_authority is not None:
-                with _whole(keep_authority) as place:
+                with whole_folder(keep_authority) as place:
                     _write_authority(place, authority)
                 kept = True
     except BaseException as error:
@@ -191,32 +196,6 @@ def provision(
         raise
     server, clients = _load(out, plan)
     return Provisioned(out, server, clients, identity, keep_authority)
-
-
-@contextlib.contextmanager
-def _whole(place: Path) -> Iterator[Path]:
-    """A hidden folder that becomes ``place`` at the end of the block, or vanishes."""
-    made = _make_parents(place.absolute().parent)
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
-        try:
-            yield temporary
-            temporary.rename(place)  # fails unless place is absent or still empty
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except BaseException:
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):  # somebody else uses it by now
-                folder.rmdir()
-        raise
-
-
-def _make_parents(parent: Path) -> list[Path]:
-    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-    return missing[::-1]
 
 
 def _check_apart(keep: Path, out: Path) -> None:
@@ -230,22 +209,25 @@ def _check_apart(keep: Path, out: Path) -> None:
 
 def _write_authority(folder: Path, authority: Authority) -> None:
     expires = authority.certificate.not_valid_after_utc
-    _public(folder / kits.README, readmes.authority(expires).encode())
-    _public(folder / kits.CA, public_pem(authority.certificate))
-    _secret(folder / "ca.key", private_pem(authority.key))
+    write_public(folder / kits.README, readmes.authority(expires).encode())
+    write_public(folder / kits.CA, public_pem(authority.certificate))
+    write_secret(folder / "ca.key", private_pem(authority.key))
 
 
 def _write_kits(
     folder: Path, plan: Plan, key: ClientsKey, authority: Authority, identity: Identity
 ) -> None:
     nodes = {name: make_node_keys(name) for name in plan.names}
+    signers = make_signers(plan.names)
     expires = identity.certificate.not_valid_after_utc
     text = readmes.overview(list(plan.names), plan.address, expires)
-    _public(folder / kits.README, text.encode())
+    write_public(folder / kits.README, text.encode())
     shared = {kits.PARAMETERS: key.params, kits.CA: public_pem(authority.certificate)}
     _write_server(folder / kits.SERVER, plan, key, identity, nodes, shared)
+    write_public(folder / kits.SERVER / kits.MEMBERS, members_text(signers))
     for partition, (name, pair) in enumerate(nodes.items()):
-        _write_client(folder / name, plan, key, partition, pair, shared)
+        place = Place(name, partition, len(nodes))
+        write_client(folder / name, plan, key, place, pair, shared, signers[name])
 
 
 def _write_server(
@@ -256,57 +238,63 @@ def _write_server(
     nodes: dict[str, NodeKeys],
     shared: dict[str, bytes],
 ) -> None:
-    (folder / kits.SUPERNODES).mkdir(mode=_FOLDER_MODE, parents=True)
-    folder.chmod(_FOLDER_MODE)
-    _public(folder / kits.README, readmes.server(plan.address, plan.port).encode())
+    (folder / kits.SUPERNODES).mkdir(mode=FOLDER_MODE, parents=True)
+    folder.chmod(FOLDER_MODE)
+    write_public(folder / kits.README, readmes.server(plan.address, plan.port).encode())
     settings = _settings(plan, key, {"listen": listening(plan.host)})
-    _public(folder / kits.DEPLOYMENT, settings.encode())
-    sites = [
-        toml.table({"name": name, "partition": partition}, "[[client]]")
-        for partition, name in enumerate(nodes)
-    ]
-    head = f"# The sites, in the order of their partitions; keys in {kits.SUPERNODES}/NAME.pub.\n"
-    head += toml.table({"schema": kits.SCHEMA})
-    _public(folder / kits.CLIENTS, "\n".join([head, *sites]).encode())
+    write_public(folder / kits.DEPLOYMENT, settings.encode())
+    write_public(folder / kits.CLIENTS, kits.sites_text(nodes).encode())
     for name, pair in nodes.items():
-        _public(folder / kits.SUPERNODES / f"{name}.pub", pair.public)
+        write_public(folder / kits.SUPERNODES / f"{name}.pub", pair.public)
     for file, data in shared.items():
-        _public(folder / file, data)
-    _public(folder / kits.CERTIFICATE, public_pem(identity.certificate))
-    _secret(folder / kits.TLS_KEY, private_pem(identity.key))
+        write_public(folder / file, data)
+    write_public(folder / kits.CERTIFICATE, public_pem(identity.certificate))
+    write_secret(folder / kits.TLS_KEY, private_pem(identity.key))
 
 
-def _write_client(
+def write_client(
     folder: Path,
-    plan: Plan,
+    run: Plan | kits.ClientKit,
     key: ClientsKey,
-    partition: int,
+    place: Place,
     pair: NodeKeys,
     shared: dict[str, bytes],
+    signer: Signer,
 ) -> None:
-    name = plan.names[partition]
-    folder.mkdir(mode=_FOLDER_MODE)
-    _public(folder / kits.README, readmes.client(name, plan.address).encode())
+    """Write the kit of a client into a new folder.
+
+    Parameters
+    ----------
+    run
+        Says where the server is, and what is run.
+    shared
+        Content of the files that are the same in all kits, by name.
+    """
+    folder.mkdir(mode=FOLDER_MODE)
+    write_public(folder / kits.README, readmes.client(place.name, run.address).encode())
     node: dict[str, toml.Value] = {
-        "name": name,
-        "partition": partition,
-        "partitions": len(plan.names),
+        "name": place.name,
+        "partition": place.partition,
+        "partitions": place.partitions,
     }
-    settings = _settings(plan, key, {}, toml.table(node, "[node]"))
-    _public(folder / kits.NODE, settings.encode())
+    settings = _settings(run, key, {}, toml.table(node, "[node]"))
+    write_public(folder / kits.NODE, settings.encode())
     for file, data in shared.items():
-        _public(folder / file, data)
-    _secret(folder / kits.SECRET_KEY, key.seal(name))
-    _secret(folder / kits.AUTH_KEY, pair.private)
-    _public(folder / kits.AUTH_PUBLIC_KEY, pair.public)
+        write_public(folder / file, data)
+    write_secret(folder / kits.SECRET_KEY, key.seal(place.name))
+    write_secret(folder / kits.SIGNING_KEY, key.seal_signer(signer))
+    write_secret(folder / kits.AUTH_KEY, pair.private)
+    write_public(folder / kits.AUTH_PUBLIC_KEY, pair.public)
 
 
-def _settings(plan: Plan, key: ClientsKey, listen: dict[str, str], *more: str) -> str:
+def _settings(
+    plan: Plan | kits.ClientKit, key: ClientsKey, listen: dict[str, str], *more: str
+) -> str:
     """Text of ``deployment.toml``, and with more tables of ``node.toml``."""
     return "\n".join(
         [
             "# Made by quancrypt provision; README.txt says what may be changed.\n"
-            + toml.table({"schema": kits.SCHEMA}),
+            + toml.table({"schema": SCHEMA}),
             *more,
             toml.table({"host": plan.host, "port": plan.port, **listen}, "[server]"),
             "# The clients' key; both are fingerprints and public.\n"
@@ -319,18 +307,3 @@ def _settings(plan: Plan, key: ClientsKey, listen: dict[str, str], *more: str) -
 def _load(folder: Path, plan: Plan) -> tuple[kits.ServerKit, tuple[kits.ClientKit, ...]]:
     server = kits.ServerKit.load(folder / kits.SERVER)
     return server, tuple(kits.ClientKit.load(folder / name) for name in plan.names)
-
-
-def _public(path: Path, data: bytes) -> None:
-    _create(path, data, _PUBLIC_MODE)
-
-
-def _secret(path: Path, data: bytes) -> None:
-    _create(path, data, _SECRET_MODE)
-
-
-def _create(path: Path, data: bytes, mode: int) -> None:
-    """The mode holds from the moment of creation; the umask may take more away."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)

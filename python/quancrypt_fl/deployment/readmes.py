@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 
-__all__ = ["authority", "client", "overview", "server"]
+__all__ = ["authority", "client", "newcomers", "overview", "server"]
 
 
 def overview(names: list[str], address: str, expires: datetime.datetime) -> str:
@@ -35,6 +36,27 @@ Clients need no open port. The server's certificate is valid until
 """
 
 
+def newcomers(names: Sequence[str], address: str) -> str:
+    """For the folder that holds kits of clients that come later."""
+    sites = "".join(f"  {name + '/':<20} to the site {name}\n" for name in names)
+    return f"""Kits of clients that join a QuanCrypt deployment
+================================================
+
+{sites}  {"admission.toml":<20} to the server {address}: names and public keys, nothing
+                       secret. Whoever can change it on its way decides who
+                       may connect
+
+A client's kit goes as a whole, over a channel that others cannot read, and
+never to the server; its passphrase by another way. Then delete it here.
+
+  server machine         quancrypt server server --admit admission.toml
+  each client's machine  quancrypt client {names[0]} --data-dir DATA
+
+The server may be running, also in the middle of a training: it lets the
+newcomers in within seconds, and they catch up by themselves.
+"""
+
+
 def server(address: str, port: int) -> str:
     """For the server's kit."""
     return f"""Kit of the server of a QuanCrypt deployment
@@ -47,7 +69,9 @@ Open port {port}, TCP, to the clients.
   deployment.toml  address, identity of the clients' key, configuration of the
                    run. May be edited before the run, [key] aside; bits and
                    max_weight belong to params.qcp and cannot change
-  clients.toml     the sites; supernodes/ has the public keys of their nodes
+  clients.toml     the sites; supernodes/ has the public keys of their nodes.
+                   quancrypt server . --admit FILE adds some that come later
+  members.toml     public keys by which the sites' uploads are checked
   params.qcp       encryption parameters, public
   ca.pem           certificate of the deployment's authority, public
   server.pem       certificate of this server, public
@@ -75,6 +99,8 @@ It connects to {address}; no port has to be open here.
   params.qcp       encryption parameters, public
   secret.key       SECRET: the clients' common key, sealed with a passphrase.
                    With the passphrase it opens every client's update
+  signing.key      SECRET: this site's own, sealed with the same passphrase. With
+                   it uploads are signed in the name of {name}
   ca.pem           certificate by which the server is recognized, public
   supernode.key    SECRET: private key by which the server recognizes this site
   supernode.pub    its public key

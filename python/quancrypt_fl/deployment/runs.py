@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import threading
@@ -30,6 +32,7 @@ _NAME = re.compile(r"run-(\d+)")
 _POLL = 0.5  # seconds
 _AWAY = 300.0  # seconds without a SuperLink after which a run is given up
 _START = 30.0  # seconds in which a server that was just started must answer
+_MOURNING = 90.0  # seconds; Flower's patience with a ServerApp is 60
 _RESTARTS = 20  # in a row, without a round in between
 _PATIENCE = 5.0  # seconds before a restart
 _LOGS_AGAIN = 1.0  # seconds
@@ -121,9 +124,26 @@ class Training:
             resume = True
             self.sleep(_PATIENCE)
 
-    def others(self) -> list[int]:
-        """Flower's runs that are going on; waits for a server that was just started."""
-        return self._patiently(self.control.unfinished)
+    def others(self, *, patient: bool) -> list[int]:
+        """Flower's runs that are going on; waits for a server that was just started.
+
+        Parameters
+        ----------
+        patient
+            Wait for their end, too, for as long as Flower takes a ServerApp to be alive that went
+            down with its machine.
+        """
+        deadline, told = self.clock() + _MOURNING, False
+        while others := self._patiently(self.control.unfinished):
+            if not patient or self.clock() > deadline:
+                break
+            if not told:
+                self.log(
+                    "run", "an earlier run is not over; if it died, Flower notes that in a minute"
+                )
+                told = True
+            self.sleep(1.0)
+        return others
 
     def stop(self) -> None:
         """Stop the run that is going on, if any."""
@@ -239,6 +259,56 @@ def run_folder(state: Path, *, resume: bool) -> Path:
     if not runs:
         raise RunError(f"{state / RUNS}: there is no run to go on with; leave out --resume")
     return runs[-1]
+
+
+def prune_runs(state: Path, keep: int) -> list[Path]:
+    """Remove folders of old runs; returns them.
+
+    The last ``keep`` runs stay, and the last ``keep`` that were completed, if those are others. A
+    run that a ServerApp is at work on stays too. Nobody but the caller may be about to begin one.
+
+    Parameters
+    ----------
+    state
+        The server's state.
+    keep
+        How many, at least 1: ``--resume`` goes on with the last one.
+
+    Raises
+    ------
+    RunError
+        Naming the folder, if one cannot be removed.
+    """
+    runs = runs_of(state)
+    completed = [path for path in runs if (path / "results.json").is_file()]
+    kept = {*runs[-keep:], *completed[-keep:]}
+    removed = []
+    for path in runs:
+        if path in kept or path.is_symlink() or _is_at_work(path / "history" / "lock"):
+            continue
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise RunError(
+                f"{path}: an old run that cannot be removed: {error.strerror or error}"
+            ) from error
+        removed.append(path)
+    return removed
+
+
+def _is_at_work(lock: Path) -> bool:
+    """Whether a ServerApp holds the lock of a training's history."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True  # or nobody can tell
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def builtin_settings(

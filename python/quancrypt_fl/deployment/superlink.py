@@ -12,12 +12,12 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quancrypt_fl.deployment.events import EventLog, flower_line
-from quancrypt_fl.deployment.kits import ServerKit
+from quancrypt_fl.deployment.kits import CLIENTS, KitError, ServerKit
 from quancrypt_fl.deployment.processes import Launch, Program, Supervisor
 from quancrypt_fl.deployment.sites import in_use, state_folder, superexec_secret
 from quancrypt_fl.flower import programs
@@ -68,6 +68,7 @@ class SuperLink:
         self._names: dict[int, str] = {}
         self._status: dict[int, str] = {}
         self._looked = 0.0
+        self._listed: tuple[int, int, int] | None = None  # version of the list in use
         self._control: Control | None = None
 
     def programs(self) -> list[Program]:
@@ -108,6 +109,7 @@ class SuperLink:
         made = self._environment()
         made["QUANCRYPT_STATE"] = str(self._state)
         made["QUANCRYPT_PARAMS"] = str(self.kit.params)
+        made["QUANCRYPT_MEMBERS"] = str(self.kit.members)
         made["QUANCRYPT_METRICS"] = self.metrics or ""
         return Launch(command, made, self._state)
 
@@ -145,6 +147,7 @@ class SuperLink:
         if self._ready:
             if now - self._looked >= _NODES_EVERY:
                 self._looked = now
+                self._read_list()
                 self._look()
             return
         if _answers(f"https://{self.kit.local_address}/health", self.kit.ca) and self._register():
@@ -168,6 +171,36 @@ class SuperLink:
             return False
         self._names = {node: name for name, node in ids.items()}
         return True
+
+    def _list_version(self) -> tuple[int, int, int] | None:
+        try:
+            facts = (self.kit.folder / CLIENTS).stat()
+        except OSError:
+            return None
+        return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+    def _read_list(self) -> None:
+        """Let clients connect that were added to the kit meanwhile."""
+        from quancrypt_fl.flower.control import ControlError
+
+        version = self._list_version()
+        if version == self._listed:
+            return
+        before = {site.name for site in self.kit.sites}
+        try:
+            loaded = ServerKit.load(self.kit.folder)
+            self.kit = replace(self.kit, sites=loaded.sites, config=loaded.config)
+            registered = self._register()
+        except (KitError, ControlError) as error:
+            self._listed = version  # told once
+            self.log("server", f"the new list of clients is not in use: {error}", level="warning")
+            return
+        if not registered:
+            return  # the SuperLink is away: again when it is back
+        self._listed = version
+        for site in self.kit.sites:
+            if site.name not in before:
+                self.log("server", f"{site.name} may connect from now on", client=site.name)
 
     def _look(self) -> None:
         """Nodes whose heartbeats stopped are told nowhere else."""

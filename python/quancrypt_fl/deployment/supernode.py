@@ -46,8 +46,8 @@ class ClientOptions:
 
     Attributes
     ----------
-    key_file, passphrase
-        The kit's key, sealed for this run, and what opens it.
+    key_file, signing_file, passphrase
+        The kit's keys, sealed for this run, and what opens them.
     bundles
         Digests of the app bundles that it runs.
     data_dir
@@ -59,6 +59,7 @@ class ClientOptions:
     """
 
     key_file: Path
+    signing_file: Path
     passphrase: str = field(repr=False)
     bundles: Sequence[str]
     data_dir: Path | None = None
@@ -128,6 +129,7 @@ class SuperNode:
     def _node_config(self) -> dict[str, str | int]:
         config: dict[str, str | int] = dict(self.kit.node_config())
         config["quancrypt-key"] = str(self.options.key_file)
+        config["quancrypt-signing-key"] = str(self.options.signing_file)
         if self.options.data_dir is not None:
             config["data-dir"] = str(self.options.data_dir.absolute())
         if self.options.own_data:

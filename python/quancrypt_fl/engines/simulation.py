@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from quancrypt_fl.checkpoint import Checkpoint, Checkpoints, write_atomically
+from quancrypt_fl.atomic_files import write_atomically
+from quancrypt_fl.checkpoint import Checkpoint, Checkpoints
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split
 from quancrypt_fl.engines.arrangements import arrange

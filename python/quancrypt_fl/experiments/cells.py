@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from quancrypt_fl.checkpoint import write_atomically
+from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.engines.simulation import Simulation
 from quancrypt_fl.errors import CheckpointError

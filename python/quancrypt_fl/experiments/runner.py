@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quancrypt_fl.checkpoint import write_atomically
+from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.data import load_dataset
 from quancrypt_fl.errors import ConfigError
 from quancrypt_fl.experiments.cells import Cell

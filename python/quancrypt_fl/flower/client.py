@@ -108,6 +108,8 @@ class ClientRound:
             start = self._start(held, initial)
             if start is None:
                 return None
+            if start is not held:
+                self._settle_skipped(start)
             followed = self._follow(start)
         if followed is not held:
             self._store.hold(followed)
@@ -199,6 +201,15 @@ class ClientRound:
         if pending is None or pending.round != link.round or pending.residual is None:
             return
         if link.counted:
+            self.memory = ClientMemory(pending.residual, self.memory.buffers)
+            self._store.remember(self.memory)
+
+    def _settle_skipped(self, start: Held) -> None:
+        """As :meth:`_settle`, where a snapshot leads past the round of the pending training."""
+        pending = self._store.pending()
+        if pending is None or pending.residual is None or pending.round >= start.state.round:
+            return
+        if (pending.round, pending.chain) == self._request.counted:
             self.memory = ClientMemory(pending.residual, self.memory.buffers)
             self._store.remember(self.memory)
 

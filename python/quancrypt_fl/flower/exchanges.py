@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flwr.app import Message
 
+from quancrypt_fl.envelopes import EnvelopeError
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.flower.collector import Collector
 from quancrypt_fl.flower.history import History, HistoryError
@@ -14,6 +15,7 @@ from quancrypt_fl.flower.ledger import check_identity
 from quancrypt_fl.flower.nodes import NodeBook
 from quancrypt_fl.flower.observing import RunObserver
 from quancrypt_fl.flower.protocol import Ask, Reply, blobs_of, read_reply
+from quancrypt_fl.flower.reply_gate import ReplyGate
 from quancrypt_fl.flower.requests import Step, Writer
 
 __all__ = ["Exchanges"]
@@ -34,6 +36,8 @@ class Exchanges:
         Fingerprint of the encryption parameters.
     timeout
         Seconds for each exchange.
+    gate
+        Checks that replies are signed by members; None: replies are bound, and not signed.
     """
 
     history: History
@@ -43,6 +47,7 @@ class Exchanges:
     observer: RunObserver
     params: str
     timeout: float
+    gate: ReplyGate | None = None
 
     def run(
         self,
@@ -60,11 +65,19 @@ class Exchanges:
         round
             Number of the round from 1, for people.
         """
+        if self.gate is not None and (news := self.gate.refresh()):
+            self.observer.note(news)
         did: set[int] = set()
         catch_ups = dict.fromkeys(nodes, 0)
 
         def handle(node: int, message: Message) -> Message | None:
-            reply = self._identified(message)
+            try:
+                reply = self._identified(node, message)
+            except EnvelopeError as error:
+                self.observer.envelope_refused(
+                    round=round, phase=phase, node=node, reason=error.reason, member=error.member
+                )
+                raise
             self.book.note(node, reply)
             if reply.behind:
                 catch_ups[node] += 1
@@ -129,8 +142,13 @@ class Exchanges:
         )
         return self.writer.message(node, self.book[node], step, since=since)
 
-    def _identified(self, message: Message) -> Reply:
+    def _identified(self, node: int, message: Message) -> Reply:
+        opened = None
+        if self.gate is not None:  # before anything of it is parsed
+            opened = self.gate.admit(node, message, round=self.history.finished)
         reply = read_reply(message)
+        if self.gate is not None and opened is not None:
+            reply = self.gate.identified(opened, reply)
         check_identity(
             reply,
             training=self.history.training,

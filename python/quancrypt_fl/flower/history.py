@@ -69,7 +69,7 @@ _log = logging.getLogger(__name__)
 _INDEX, _ROUNDS, _INITIAL = "history.json", "rounds.jsonl", "initial.safetensors"
 _OURS = re.compile(
     r"((sum|snapshot)-\d{5,}\.bin|history\.json|rounds\.jsonl|initial\.safetensors"
-    r"|note-[a-z0-9-]+\.json)(\.tmp)?"
+    r"|note-[a-z0-9-]+\.json)"
 )
 _NOTE = re.compile(r"[a-z][a-z0-9-]{0,40}")
 _NOTE_BYTES = 16 << 20
@@ -371,6 +371,42 @@ class History:
         if self._state.first <= round < self.finished and self._state.rounds[round].weight:
             self._commit(replace(self._state, first=round + 1).retained())
 
+    def rekey(self, chain: str, data: bytes) -> None:
+        """Keep one snapshot of the state after all finished rounds, and nothing under an older key.
+
+        Sums and other snapshots go: clients with the new key alone could not open them. May be
+        called again with the same snapshot, which then finishes what was interrupted.
+
+        Parameters
+        ----------
+        chain
+            Chain id of which the snapshot says it is.
+        data
+            The state, sealed with the new key.
+
+        Raises
+        ------
+        HistoryError
+            If no round is finished, ``chain`` is another state's, or it cannot be written. Should
+            that, or the end of the process, come after an older snapshot of the same round was
+            removed, there is none until the next call.
+        """
+        if not self.finished:
+            raise HistoryError("no round is finished: there is no state to seal with another key")
+        if chain != self.chain:
+            raise HistoryError(
+                f"the snapshot is not of the state after round {self.finished}: its chain id is "
+                "another model's"
+            )
+        snapshot = Snapshot(self.finished, len(data), digest(data))
+        state = replace(self._state, first=self.finished, snapshots=(snapshot,))
+        other = self._state.snapshots[-1:]
+        if other and other[0].round == snapshot.round and other[0].digest != snapshot.digest:
+            self.drop_snapshot(snapshot.round)  # of the same name as the new one
+        self._files.write(snapshot_name(snapshot.round), data)
+        self._files.sync()
+        self._commit(state)
+
     def close(self) -> None:
         """Let another server use the folder; nothing has to be written."""
         self._files.close()
@@ -396,7 +432,7 @@ class History:
         named |= {sum_name(past.round) for past in state.rounds[state.first :] if past.weight}
         for name in self._files.names():
             match = _OURS.fullmatch(name)
-            if match and (match[3] or (match[2] and name not in named)):
+            if match and match[2] and name not in named:
                 self._files.remove(name)
 
     def _forget_lost(self) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from quancrypt_fl.atomic_files import remove_leftovers, sync_folder, write_atomically
 from quancrypt_fl.errors import FederatedError
 from quancrypt_fl.flower.chain import digest
 
@@ -133,7 +134,7 @@ class Folder:
         with self._explained(path, "used"):
             if create and not path.is_dir():
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
             lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         self._unlock: Callable[[], object] = weakref.finalize(self, os.close, lock)
         try:
@@ -141,30 +142,24 @@ class Folder:
         except BlockingIOError:
             self.close()
             raise HistoryError(f"{path}: another server is using this folder") from None
+        remove_leftovers(path)
 
     def write(self, name: str, data: bytes) -> None:
-        temporary = self._path / f"{name}.tmp"
-        try:
-            with self._explained(self._path / name, "written"):
-                with temporary.open("wb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                temporary.replace(self._path / name)
-        except HistoryError:
-            self.remove(temporary.name)
-            raise
+        with self._explained(self._path / name, "written"):
+            write_atomically(self._path / name, data, durable_name=False)
 
     def extend(self, name: str, at: int, data: bytes) -> None:
-        with (
-            self._explained(self._path / name, "written"),
-            (self._path / name).open("r+b") as stream,
-        ):
-            stream.seek(at)
-            stream.truncate()
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with self._explained(self._path / name, "written"):
+            opened = os.open(self._path / name, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.ftruncate(opened, at)
+                os.lseek(opened, at, os.SEEK_SET)
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(opened, view) :]
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
     def read(self, name: str) -> bytes:
         with self._explained(self._path / name, "read"):
@@ -187,7 +182,7 @@ class Folder:
 
     def sync(self) -> None:
         with self._explained(self._path, "made durable"):
-            _sync_folder(self._path)
+            sync_folder(self._path)
 
     def where(self, name: str) -> str:
         return str(self._path / name)
@@ -205,14 +200,6 @@ class Folder:
             if error.errno in _FULL:
                 raise HistoryError(f"{path}: no space left on the disk") from error
             raise HistoryError(f"{path}: cannot be {done}: {error.strerror}") from error
-
-
-def _sync_folder(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 @dataclass(frozen=True)

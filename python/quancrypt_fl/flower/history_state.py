@@ -253,9 +253,9 @@ def read_state(files: Files, index: str, rounds: str, initial: str) -> State:
             first=document["sums_from"],
             snapshots=tuple(Snapshot(**snapshot) for snapshot in document["snapshots"]),
         )
-        length, expected = document["rounds_bytes"], document["rounds_digest"]
-        count = document["rounds"]
-    except (KeyError, TypeError, AttributeError) as error:
+        expected = document["rounds_digest"]
+        length, count = _count(document, "rounds_bytes"), _count(document, "rounds")
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise HistoryDamageError(f"{where}: damaged ({error!r:.80})") from None
     if files.size(initial) != state.initial.size:
         raise HistoryDamageError(f"{files.where(initial)}: missing or damaged")
@@ -273,9 +273,11 @@ def read_state(files: Files, index: str, rounds: str, initial: str) -> State:
                 past = RoundSum(**entry)
                 rounds_by_number[past.round] = past
             records[entry.get("amends", entry.get("round"))] = record
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HistoryDamageError(f"{where}: damaged ({error!r:.80})") from None
-    if list(records) != list(range(count)) or list(rounds_by_number) != list(range(count)):
+    # Lengths first: the range of a count that is only claimed may not fit into memory.
+    numbers = (list(records), list(rounds_by_number))
+    if any(len(found) != count or found != list(range(count)) for found in numbers):
         raise HistoryDamageError(f"{where}: damaged (not rounds 1 to {count})")
     return replace(
         state,
@@ -284,3 +286,10 @@ def read_state(files: Files, index: str, rounds: str, initial: str) -> State:
         length=length,
         digested=hashlib.sha256(data),
     )
+
+
+def _count(document: Mapping[str, Any], name: str) -> int:
+    value = document[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {value!r:.40}; allowed: 0, 1, 2, ...")
+    return value

@@ -14,6 +14,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from numpy.typing import NDArray
 
 import quancrypt_native as qn
+from quancrypt_fl.envelopes.signer import Signer
 from quancrypt_fl.errors import ConfigError, MethodError
 from quancrypt_fl.flower.client import ClientRound, Finished
 from quancrypt_fl.flower.context_store import ContextStore
@@ -30,11 +31,16 @@ from quancrypt_fl.flower.protocol import (
     without_ours,
     write,
 )
+from quancrypt_fl.flower.signing import open_signer, sign
 from quancrypt_fl.flower.stores import ClientStore, FolderStore, Held
 
 __all__ = ["quancrypt_mod"]
 
-_SETTINGS = {"quancrypt-key": "QUANCRYPT_KEY", "quancrypt-state": "QUANCRYPT_STATE"}
+_SETTINGS = {
+    "quancrypt-key": "QUANCRYPT_KEY",
+    "quancrypt-state": "QUANCRYPT_STATE",
+    "quancrypt-signing-key": "QUANCRYPT_SIGNING_KEY",
+}
 
 
 def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -49,6 +55,9 @@ def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallab
     ``quancrypt-key``
         Path of the key file; or ``QUANCRYPT_KEY`` in the environment, or in the run configuration
         (for simulations). Its passphrase is in the environment variable ``QUANCRYPT_PASSPHRASE``.
+    ``quancrypt-signing-key``
+        Path of the client's signing key, under the same passphrase; or ``QUANCRYPT_SIGNING_KEY``.
+        Without it replies are not signed, and a strategy with ``members`` refuses them.
     ``quancrypt-state``
         Folder for what outlives the process; without it, it lies in Flower's context, and a client
         that restarts catches up from the server.
@@ -78,7 +87,9 @@ def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallab
     with site.store(context, request.training) as store:
         work = ClientRound(request, blobs, store, secret, params, index=site.index, name=site.name)
         work.seconds["key"] = opened
-        return _Exchange(message, context, call_next, request, work, store).answer()
+        exchange = _Exchange(message, context, call_next, request, work, store)
+        exchange.signer = None if site.signing_key is None else open_signer(site.signing_key)
+        return exchange.answer()
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ class _Site:
     """What a node's configuration says."""
 
     key: Path
+    signing_key: Path | None
     state: Path | None
     name: str
     index: int
@@ -107,10 +119,12 @@ class _Site:
             )
         index = context.node_config.get("partition-id", 0)
         folder = Path(str(state)) if state else None
+        signing_key = setting("quancrypt-signing-key")
         if folder is not None and "quancrypt-state" not in context.node_config:
             folder /= f"client-{index}"  # said for all nodes at once: a folder for each
         return cls(
             Path(str(key)),
+            Path(str(signing_key)) if signing_key else None,
             folder,
             str(context.node_config.get("quancrypt-name", "")) or f"node-{context.node_id}",
             int(index),
@@ -135,7 +149,10 @@ def _opened(path: Path, version: int, data: bytes) -> tuple[qn.Parameters, qn.Se
         raise ConfigError(f"{path}: its passphrase is not in the environment ({PASSPHRASE})")
     params = qn.Parameters.from_bytes(data)
     return params, qn.SecretKey.from_bytes(
-        path.read_bytes(), params, passphrase=passphrase.encode()
+        # The bytes of the environment, as the commands that seal keys read them.
+        path.read_bytes(),
+        params,
+        passphrase=os.fsencode(passphrase),
     )
 
 
@@ -157,6 +174,7 @@ class _Exchange:
         self._request = request
         self._work = work
         self._store = store
+        self.signer: Signer | None = None
         record = message.content.array_records.get(CONSTANTS)
         self._constants: dict[str, NDArray[Any]] = (
             {} if record is None else {name: array.numpy() for name, array in record.items()}
@@ -252,7 +270,10 @@ class _Exchange:
     def _reply(
         self, header: Reply, blobs: dict[str, bytes], content: RecordDict | None = None
     ) -> Message:
-        return Message(write(header, blobs, content or RecordDict()), reply_to=self._message)
+        written = write(header, blobs, content or RecordDict())
+        if self.signer is not None:
+            sign(written, header, self._message, self.signer)
+        return Message(written, reply_to=self._message)
 
 
 class _AppError(Exception):

@@ -48,6 +48,11 @@ class RunObserver:
     def refused(self, *, round: int, phase: str, node: int, name: str, reason: str) -> None:
         """A client sent an error, or a reply that is not accepted."""
 
+    def envelope_refused(
+        self, *, round: int, phase: str, node: int, reason: str, member: str | None
+    ) -> None:
+        """An envelope is refused: why, in a word, and whose it says it is. ``refused`` follows."""
+
     def lost(self, *, round: int, phase: str, node: int, name: str, reason: str) -> None:
         """A client did not answer in time."""
 
@@ -121,6 +126,16 @@ class RunObservers(RunObserver):
         """Tell all of them."""
         self._tell(
             lambda o: o.refused(round=round, phase=phase, node=node, name=name, reason=reason)
+        )
+
+    def envelope_refused(
+        self, *, round: int, phase: str, node: int, reason: str, member: str | None
+    ) -> None:
+        """Tell all of them."""
+        self._tell(
+            lambda o: o.envelope_refused(
+                round=round, phase=phase, node=node, reason=reason, member=member
+            )
         )
 
     def lost(self, *, round: int, phase: str, node: int, name: str, reason: str) -> None:

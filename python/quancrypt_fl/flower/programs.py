@@ -17,6 +17,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from quancrypt_fl.atomic_files import write_atomically
+
 __all__ = ["MODULE", "PASSPHRASE", "command", "environment", "main", "write_fronts"]
 
 MODULE = "quancrypt_fl.flower.programs"
@@ -81,10 +83,7 @@ def write_fronts(folder: Path) -> Path:
     for name in ("serverapp", "clientapp"):
         start = " ".join(shlex.quote(word) for word in command(name))
         script = folder / _NAMES[name]
-        temporary = script.with_name(f"{script.name}.tmp")
-        temporary.write_text(f'#!/bin/sh\nexec {start} "$@"\n')
-        temporary.chmod(0o700)
-        temporary.replace(script)
+        write_atomically(script, f'#!/bin/sh\nexec {start} "$@"\n'.encode(), mode=0o700)
     return folder
 
 

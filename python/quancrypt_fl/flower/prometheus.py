@@ -88,6 +88,9 @@ class PrometheusMetrics(RunObserver):
         self._needed = gauge("clients_needed", "Clients that the run waits for.")
         self._clients = gauge("clients", "Clients of the running phase by state.", "state")
         self._replies = counter("replies", "What became of messages to clients.", "phase", "result")
+        self._envelopes = counter(
+            "envelopes_refused", "Replies refused before anything of them was parsed.", "reason"
+        )
         self._received = counter("received_bytes", "Bytes of accepted replies.", "phase")
         self._last_answer = gauge(
             "client_last_answer_timestamp_seconds", "When a client's reply was accepted.", "client"
@@ -160,6 +163,12 @@ class PrometheusMetrics(RunObserver):
     def refused(self, *, round: int, phase: str, node: int, name: str, reason: str) -> None:
         """Count it."""
         self._settle(node, phase, "refused")
+
+    def envelope_refused(
+        self, *, round: int, phase: str, node: int, reason: str, member: str | None
+    ) -> None:
+        """Count it by its reason, of which there are few."""
+        self._envelopes.labels(reason=reason).inc()
 
     def lost(self, *, round: int, phase: str, node: int, name: str, reason: str) -> None:
         """Count it."""

@@ -24,6 +24,7 @@ from quancrypt_fl.method.agreement import Agreement
 __all__ = [
     "ASKS",
     "CONSTANTS",
+    "DATA",
     "RECORD",
     "Link",
     "ProtocolError",
@@ -126,6 +127,9 @@ class Request(_Strict):
         Rounds to catch up with, oldest first.
     snapshot
         (rounds finished, chain id) of the sealed snapshot in the message, if there is one.
+    counted
+        With a snapshot: the state (rounds finished, chain id) from which the client trained its
+        last update that is in a sum. The snapshot may lead past the link that says so.
     initial
         Whether the message holds the initial model.
     scale
@@ -148,6 +152,7 @@ class Request(_Strict):
     floats: Mapping[str, str]
     links: tuple[Link, ...] = ()
     snapshot: tuple[Round, Hex64] | None = None
+    counted: tuple[Round, Hex64] | None = None
     initial: bool = False
     scale: Scale = 1.0
     reports_weight: int = Field(default=0, ge=0, le=65_536)

@@ -75,16 +75,30 @@ def deployed_record(
 
 
 def with_evaluation(
-    record: Mapping[str, Any], metrics: MetricRecord | None, seconds: float
+    record: Mapping[str, Any],
+    metrics: MetricRecord | None,
+    seconds: float,
+    spent: Mapping[int, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """The record with what clients measured of the model after the round."""
+    """The record with what clients measured of the model after the round.
+
+    ``spent``: seconds by node and phase; clients that evaluate open the round's sum for it.
+    """
     values = {name: _finite(value) for name, value in (metrics or {}).items()}
+    taken: dict[str, float] = record["seconds"]
+    opened = [each.get("unprotect", 0.0) for each in spent.values()]
+    keys = [each.get("key", 0.0) for each in spent.values()]
     return {
         **record,
         "test_accuracy": _first(values, _ACCURACY),
         "test_loss": _first(values, _LOSS),
         "metrics": values,
-        "seconds": {**record["seconds"], "evaluate": seconds},
+        "seconds": {
+            **taken,
+            "unprotect": taken["unprotect"] + sum(opened) / max(1, len(opened)),
+            "evaluate": seconds,
+            "key": taken["key"] + sum(keys),
+        },
     }
 
 

@@ -120,6 +120,7 @@ class Writer:
             floats=self._floats,
             links=tuple(_link(path, known)),
             snapshot=None if path.snapshot is None else (path.snapshot[0], path.snapshot[1]),
+            counted=None if path.snapshot is None else self._counted(known),
             initial=path.initial,
             scale=step.scale,
             reports_weight=step.reports_weight,
@@ -129,6 +130,11 @@ class Writer:
         )
         kind = MessageType.TRAIN if step.asks else MessageType.EVALUATE
         return Message(write(request, blobs, content), node, kind, group_id=self._group())
+
+    def _counted(self, known: Node) -> tuple[int, str] | None:
+        """The state from which a node trained its last update that is in a sum."""
+        chain = None if known.counted is None else self._history.chain_at(known.counted)
+        return None if known.counted is None or chain is None else (known.counted, chain)
 
     def _group(self) -> str:
         return str(self._history.finished + 1)

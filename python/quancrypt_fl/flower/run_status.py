@@ -164,6 +164,14 @@ class RunStatus(RunObserver):
             self._event("refused", f"refused: {reason}", **about)
             self.changed()
 
+    def envelope_refused(
+        self, *, round: int, phase: str, node: int, reason: str, member: str | None
+    ) -> None:
+        """Count it by its reason; the refusal itself is told next."""
+        with self._lock:
+            counts = self._document["totals"]["envelopes"]
+            counts[reason] = counts.get(reason, 0) + 1
+
     def lost(self, *, round: int, phase: str, node: int, name: str, reason: str) -> None:
         """Count a loss."""
         with self._lock:
@@ -325,6 +333,7 @@ def _blank() -> Document:
             "lost": 0,
             "ignored": 0,
             "failed_rounds": 0,
+            "envelopes": {},  # refused, by reason
         },
         "events": [],
     }

@@ -114,6 +114,8 @@ class ServerRound:
         Fingerprint of the clients' key, where it was given.
     regions
         Nodes that send sums, with the largest weight of each.
+    evaluation_seconds
+        Of the last evaluation: each node's seconds by phase. It opens the sum of the round before.
     """
 
     history: History
@@ -127,6 +129,7 @@ class ServerRound:
     count_key: str
     key_id: str | None = None
     regions: Mapping[int, int] = field(default_factory=dict)
+    evaluation_seconds: dict[int, dict[str, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.method: QuanCrypt = self.agreement.method(self.shapes)
@@ -159,10 +162,12 @@ class ServerRound:
     def evaluate(self, nodes: Sequence[int], config: ConfigRecord) -> dict[int, MetricRecord]:
         """Have the model after the last round evaluated; metrics by node."""
         metrics: dict[int, MetricRecord] = {}
+        self.evaluation_seconds = {}
 
         def accept(node: int, reply: Reply, message: Message, asks: Sequence[Ask]) -> None:
-            del reply, asks
+            del asks
             metrics[node] = metrics_of(message, self.count_key)
+            self.evaluation_seconds[node] = {str(n): s for n, s in reply.seconds.items()}
 
         self.exchanges.run(
             nodes,

@@ -23,6 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from quancrypt_fl.atomic_files import (
+    is_temporary,
+    remove_leftovers,
+    sync_folder,
+    write_atomically,
+)
 from quancrypt_fl.errors import FederatedError
 from quancrypt_fl.flower.held import (
     Held,
@@ -223,13 +229,13 @@ class FolderStore(Store):
         with self._explained("used"):
             if not self._folder.is_dir():
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sync_folder(self._folder.parent)
+                sync_folder(self._folder.parent)
         self._lock = self._locked(wait)
         try:
             with self._explained("used"):
                 if not self._own.is_dir():
                     self._own.mkdir(0o700)
-                    _sync_folder(self._folder)
+                    sync_folder(self._folder)
                 self._clean()
         except BaseException:
             self.close()
@@ -267,21 +273,13 @@ class FolderStore(Store):
 
     def _write(self, name: str, data: bytes | bytearray) -> None:
         path = self._path(name)
-        temporary = path.with_name(f"{path.name}.tmp")
         with self._explained("written"):
-            try:
-                _write_file(temporary, data)
-                temporary.replace(path)
-            except OSError:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
-            _sync_folder(self._own)
+            write_atomically(path, data, mode=0o600)
 
     def _delete(self, name: str) -> None:
         with self._explained("written"):
             self._path(name).unlink(missing_ok=True)
-            _sync_folder(self._own)
+            sync_folder(self._own)
 
     def _where(self, name: str) -> str:
         return str(self._own / name)
@@ -316,8 +314,7 @@ class FolderStore(Store):
 
     def _clean(self) -> None:
         """Remove what killed processes left half-written, and the state of old trainings."""
-        for path in self._own.glob("*.tmp"):
-            path.unlink(missing_ok=True)
+        remove_leftovers(self._own)
         others = []
         for folder in self._folder.iterdir():
             if folder != self._own and re.fullmatch("[0-9a-f]{32}", folder.name):
@@ -351,7 +348,7 @@ def finished_model(folder: Path, training: str) -> Path:
 
 
 def _is_state(path: Path) -> bool:
-    return path.name in (_HELD, _PENDING, _MEMORY) or path.suffix == ".tmp"
+    return path.name in (_HELD, _PENDING, _MEMORY) or is_temporary(path.name)
 
 
 def _try_lock(lock: int) -> bool:
@@ -360,24 +357,3 @@ def _try_lock(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _write_file(path: Path, data: bytes | bytearray) -> None:
-    """Write and fsync a file that its owner alone may read."""
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(opened, view) :]
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -16,11 +16,13 @@ from flwr.serverapp.strategy import FedAvg, Result
 from numpy.typing import NDArray
 
 import quancrypt_native as qn
+from quancrypt_fl.envelopes import Members
 from quancrypt_fl.errors import ConfigError, FederatedError
 from quancrypt_fl.flower.chain import agreed_facts, first_link
 from quancrypt_fl.flower.history import History
 from quancrypt_fl.flower.model import initial_model, model_bytes, model_from_bytes
 from quancrypt_fl.flower.observing import RunObserver, RunObservers
+from quancrypt_fl.flower.rekeyed_history import KEYS, keys_of
 from quancrypt_fl.flower.run_log import RunLog
 from quancrypt_fl.flower.training_run import TrainingRun
 from quancrypt_fl.method.agreement import Agreement
@@ -52,6 +54,11 @@ class QuanCryptStrategy(FedAvg):
         Makes clients' stochastic rounding repeatable, by their ``partition-id``.
     key_id
         Fingerprint of the clients' key; without it, that of most clients in the first round.
+    members
+        Who may reply: a list, or its file, which may change during a training. Each reply must then
+        be signed by one of them, for this training, round, key and node
+        (:mod:`quancrypt_fl.envelopes`); others are refused before anything of them is parsed. Needs
+        ``key_id``. Without it replies are bound to training and round, and not signed.
     state
         Folder of what outlives the server process: encrypted sums, snapshot, ledger. Without it a
         training that is interrupted is lost.
@@ -81,6 +88,9 @@ class QuanCryptStrategy(FedAvg):
     ----------
     records
         After :meth:`start`: one entry per round, as in ``results.json``.
+    keys
+        After :meth:`start`: which key served from which round on, as in a receipt; empty without
+        ``key_id``.
 
     Raises
     ------
@@ -103,6 +113,7 @@ class QuanCryptStrategy(FedAvg):
         error_feedback: bool = False,
         seed: int | None = None,
         key_id: str | None = None,
+        members: Members | str | Path | None = None,
         state: str | Path | None = None,
         resume: bool = False,
         snapshot_every: int = 10,
@@ -136,6 +147,8 @@ class QuanCryptStrategy(FedAvg):
                 raise ConfigError(f"{name} = {value}; allowed: 1 or more")
         self.regions = _checked_regions(regions or {}, self.agreement)
         self.key_id = key_id
+        self.members = _checked_members(members, key_id, self.regions)
+        self.members_file = Path(members) if isinstance(members, str | Path) else None
         self._state = None if state is None else Path(state)
         self._resume = resume
         self.snapshot_every = snapshot_every
@@ -146,6 +159,7 @@ class QuanCryptStrategy(FedAvg):
         self.clock = clock
         self.sleep = sleep
         self.records: list[dict[str, Any]] = []
+        self.keys: list[dict[str, Any]] = []
 
     def start(
         self,
@@ -188,6 +202,7 @@ class QuanCryptStrategy(FedAvg):
                 self.observer.run_finished(None, str(error) or type(error).__name__)
                 raise
             self.records = run.records
+            self.keys = keys_of(history.read(KEYS), self.key_id)
             self.observer.run_finished({"rounds": self.records}, None)
             return result
 
@@ -272,6 +287,18 @@ def _checked_regions(regions: Mapping[int, int], agreement: Agreement) -> dict[i
             f"each, and max_weight = {agreement.max_weight} in all"
         )
     return dict(regions)
+
+
+def _checked_members(
+    members: Members | str | Path | None, key_id: str | None, regions: Mapping[int, int]
+) -> Members | None:
+    if members is None:
+        return None
+    if key_id is None:
+        raise ConfigError("members without key_id; their envelopes are bound to the clients' key")
+    if regions:
+        raise ConfigError("members with regions; allowed: one of them, for regions do not sign")
+    return members if isinstance(members, Members) else Members.load(members)
 
 
 def _agreement(**choices: Any) -> Agreement:

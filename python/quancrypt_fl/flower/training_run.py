@@ -20,6 +20,7 @@ from quancrypt_fl.flower.history import History, RoundSum
 from quancrypt_fl.flower.model import model_from_bytes
 from quancrypt_fl.flower.nodes import NodeBook
 from quancrypt_fl.flower.records import deployed_record, with_evaluation
+from quancrypt_fl.flower.reply_gate import ReplyGate
 from quancrypt_fl.flower.requests import Writer
 from quancrypt_fl.flower.server_round import Outcome, ServerRound, averaged
 
@@ -62,6 +63,15 @@ class TrainingRun:
             self._book.count(record)  # the note is from before that round's end
         model = model_from_bytes(history.initial)
         floats = {name: tensor for name, tensor in model.items() if tensor.dtype.kind == "f"}
+        self._gate: ReplyGate | None = None
+        if strategy.members is not None and strategy.key_id is not None:
+            self._gate = ReplyGate(
+                strategy.members,
+                training=history.training,
+                params=strategy.params.fingerprint,
+                key_id=strategy.key_id,
+                source=strategy.members_file,
+            )
         exchanges = Exchanges(
             history=history,
             book=self._book,
@@ -86,6 +96,7 @@ class TrainingRun:
             observer=self._observer,
             params=strategy.params.fingerprint,
             timeout=timeout,
+            gate=self._gate,
         )
         self._round = ServerRound(
             history=history,
@@ -178,6 +189,11 @@ class TrainingRun:
         record = deployed_record(
             t, self._round.method.pruning_rate(t), outcome, self._book, len(nodes), seconds
         )
+        if self._gate is not None:
+            record["envelopes"] = {
+                "members": self._gate.members.fingerprint,
+                "refused": self._gate.newly_refused(),
+            }
         history.note("nodes", self._book.to_document())
         history.append(link, sums, record)
         self._book.count(record)
@@ -199,7 +215,12 @@ class TrainingRun:
             metrics = averaged(replies, self._s.evaluate_metrics_aggr_fn, self._s.weighted_by_key)
         if metrics is not None:
             self._result.evaluate_metrics_clientapp[t + 1] = metrics
-        record = with_evaluation(self._history.records[t], metrics, time.perf_counter() - started)
+        record = with_evaluation(
+            self._history.records[t],
+            metrics,
+            time.perf_counter() - started,
+            self._round.evaluation_seconds if nodes else {},
+        )
         self._history.amend(t, record)
         self._history.note("nodes", self._book.to_document())
         self._observer.round_finished(record)

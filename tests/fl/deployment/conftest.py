@@ -1,19 +1,19 @@
-"""What the tests of provisioning and of kits share."""
+"""What the tests of provisioning, of kits and of deployments share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import typer
+from tests.fl.deployment.deployment import PASSPHRASE, Deployment
 
 import quancrypt_native as qn
 from quancrypt_fl.cli import app as commands
 from quancrypt_fl.cli import provision as command
 from quancrypt_native import sealing
-
-PASSPHRASE = "correct horse battery"
 
 Run = Callable[..., str]
 Below = Callable[[Path], dict[str, bytes]]
@@ -69,6 +69,27 @@ def made(
         assert commands.run(["provision", *arguments, "--json"]) == 0
     (pair,) = pairs
     return folder, pair
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Iterator[Callable[..., Deployment]]:
+    """Make a deployment and start its server and clients; all ends with the test."""
+    with ExitStack() as stack:
+
+        def make(
+            clients: int,
+            *options: object,
+            data: Path | None = None,
+            environment: dict[str, str] | None = None,
+        ) -> Deployment:
+            deployment = Deployment(
+                tmp_path, clients, [str(o) for o in options], data, environment or {}
+            )
+            stack.callback(deployment.end)
+            deployment.start_all()
+            return deployment
+
+        yield make
 
 
 @pytest.fixture(scope="session")

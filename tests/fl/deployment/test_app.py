@@ -83,7 +83,16 @@ def test_test_samples_are_divided_without_rest() -> None:
     assert mean == pytest.approx(whole.accuracy)
 
 
+def test_the_run_says_how_many_clients_there_are() -> None:
+    """A kit that was made for three, in a deployment that has four by now."""
+    simulation = Simulation(QuanCryptConfig(**{**FIELDS, "clients": 4}))
+    site = Site(context(settings(clients=4)))
+    assert site.samples == simulation._clients[1].samples
+
+
 def test_own_data_is_not_divided() -> None:
+    late = Site(context(settings(clients=2), 2, **{"quancrypt-data": "all"}))
+    assert late.samples == Site(context(settings(), **{"quancrypt-data": "all"})).samples
     own = Site(context(settings(), **{"quancrypt-data": "all"}))
     assert own.samples > 2 * Site(context(settings())).samples
 
@@ -93,7 +102,12 @@ def test_own_data_is_not_divided() -> None:
     [
         ("", {}, "has no quancrypt-run; start the run with quancrypt run"),
         ("{}", {}, "config"),
-        (settings(clients=4), {}, "partition 1 of 3; the run has 4 clients"),
+        (
+            settings(clients=2),
+            {"partition-id": 2},
+            "partition 2, and the run divides its data among",
+        ),
+        (settings(), {"partition-id": -1}, "partition -1, and"),
         (settings(lr=-1), {}, "lr"),
         (settings(), {"quancrypt-data": "half"}, "allowed: part, all"),
         (settings(), {"partition-id": "one"}, "allowed: a number"),
@@ -146,7 +160,7 @@ def test_results_of_rounds_that_failed() -> None:
         QuanCryptConfig(**FIELDS).resolved(),
         rounds,
         params=qn.Parameters.for_aggregation(bits=8, max_weight=4),
-        key_id="0" * 32,
+        keys=[{"fingerprint": "0" * 32, "from_round": 1}],
         parameters=10,
         exchanged=10,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from quancrypt_fl.deployment import kits
+from quancrypt_fl.deployment import tables
 from quancrypt_fl.deployment.kits import ClientKit, KitError, ServerKit
 
 Run = Callable[..., str]
@@ -45,7 +45,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ("deployment.toml", "bits = 8", 'data_dir = "/x"', "data_dir: not allowed here"),
         ("deployment.toml", "bits = 8", "colour = 1", "colour"),
         ("deployment.toml", 'app = "builtin"', 'app = "x"', "allowed: builtin, own"),
-        ("deployment.toml", "clients = 2", "clients = 1", "2 clients"),
+        ("clients.toml", '[[client]]\nname = "client-2"\npartition = 1\n', "", "1 clients; "),
         ("deployment.toml", "parameters = ", 'parameters = "z" #', "32 hexadecimal digits"),
         ("clients.toml", "partition = 1", "partition = 0", "partition = 0; allowed: 1 to 1"),
         ("clients.toml", '"client-2"', '"client-1"', "more than once: client-1"),
@@ -108,7 +108,7 @@ def test_incomplete_and_mistaken_folders(
 
 def test_a_huge_or_unreadable_file(kits_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = kits_copy / "server" / "deployment.toml"
-    monkeypatch.setattr(kits, "_LARGEST_FILE", path.stat().st_size - 1)
+    monkeypatch.setattr(tables, "_LARGEST_FILE", path.stat().st_size - 1)
     with pytest.raises(KitError, match="more than"):
         ServerKit.load(kits_copy / "server")
     monkeypatch.undo()

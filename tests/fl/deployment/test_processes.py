@@ -11,12 +11,13 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from quancrypt_fl.deployment import processes, trees
 from quancrypt_fl.deployment.events import EventLog, cleaned, flower_line
 from quancrypt_fl.deployment.processes import (
     Backoff,
@@ -229,10 +230,24 @@ IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 
 @pytest.mark.parametrize("session", [False, True])
 @pytest.mark.parametrize("ignore", ["", IGNORE])
-def test_the_end_takes_the_whole_tree(watched: Watched, session: bool, ignore: str) -> None:
+@pytest.mark.parametrize("slow_kill", [False, True])
+def test_the_end_takes_the_whole_tree(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, session: bool, ignore: str, slow_kill: bool
+) -> None:
+    """Nobody is left when it returns, also where the kernel takes its time to kill them."""
+    later: list[threading.Timer] = []
+
+    def kill_later(members: Iterable[Member], number: int = signal.SIGKILL) -> None:
+        later.append(threading.Timer(0.2, trees.end, (list(members), number)))
+        later[-1].start()
+
+    if slow_kill:
+        monkeypatch.setattr(processes, "end", kill_later)
     text = TREE.format(ignore=ignore, session=session, after="time.sleep(60)")
     watched.run(watched.program(text, grace=0.3), until=lambda: bool(watched.lines))
     assert not alive(int(watched.lines[0]))
+    for timer in later:
+        timer.join()
 
 
 def test_what_a_dead_child_left_is_ended_before_the_next_start(watched: Watched) -> None:

@@ -27,14 +27,14 @@ from cryptography import x509
 import quancrypt_native as qn
 from quancrypt_fl.cli import app as commands
 from quancrypt_fl.data.shapes import IMAGES
-from quancrypt_fl.deployment import kits, provisioning
+from quancrypt_fl.deployment import folders, kits, provisioning
 from quancrypt_fl.deployment.kits import ClientKit, ServerKit
 from quancrypt_fl.deployment.sizing import values_of
 
 PASSPHRASE = "correct horse battery"
 SECRETS = {
     "server": {"server.key"},
-    "client": {"secret.key", "supernode.key"},
+    "client": {"secret.key", "signing.key", "supernode.key"},
 }
 
 Run = Callable[..., str]
@@ -48,13 +48,13 @@ def test_the_layout_and_who_may_read_it(made: tuple[Path, qn.KeyPair], files_bel
     names = ["client-1", "client-2", "client-3"]
     assert sorted(path.name for path in folder.iterdir()) == ["README.txt", *names, "server"]
     assert set(files_below(folder / "server")) == {
-        "README.txt", "deployment.toml", "clients.toml", "params.qcp", "ca.pem", "server.pem",
-        "server.key", *(f"supernodes/{name}.pub" for name in names),
+        "README.txt", "deployment.toml", "clients.toml", "members.toml", "params.qcp", "ca.pem",
+        "server.pem", "server.key", *(f"supernodes/{name}.pub" for name in names),
     }  # fmt: skip
     for name in names:
         assert set(files_below(folder / name)) == {
-            "README.txt", "node.toml", "params.qcp", "secret.key", "ca.pem", "supernode.key",
-            "supernode.pub",
+            "README.txt", "node.toml", "params.qcp", "secret.key", "signing.key", "ca.pem",
+            "supernode.key", "supernode.pub",
         }  # fmt: skip
     for path in [folder, *folder.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -158,6 +158,7 @@ def test_what_kits_say(made: tuple[Path, qn.KeyPair]) -> None:
         "partition-id": 1,
         "num-partitions": 3,
         "quancrypt-key": str(folder / "client-2" / "secret.key"),
+        "quancrypt-signing-key": str(folder / "client-2" / "signing.key"),
         "quancrypt-state": str(folder / "client-2" / "state"),
         "quancrypt-name": "client-2",
     }
@@ -523,7 +524,7 @@ def test_an_interruption_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: int
 ) -> None:
     """Ctrl-C at the writing of each third file, the authority's among them."""
-    real, calls = provisioning._create, []
+    real, calls = folders._create, []
 
     def create(path: Path, data: bytes, mode: int) -> None:
         calls.append(path)
@@ -531,7 +532,7 @@ def test_an_interruption_leaves_nothing(
             raise KeyboardInterrupt
         real(path, data, mode)
 
-    monkeypatch.setattr(provisioning, "_create", create)
+    monkeypatch.setattr(folders, "_create", create)
     arguments = ["--out", str(tmp_path / "new/kits"), "--keep-ca", str(tmp_path / "ca")]
     status = commands.run(["provision", "--clients", "2", *arguments])
     assert status == (130 if point <= len(calls) else 0)
@@ -544,7 +545,7 @@ def test_an_interruption_leaves_nothing(
 def test_a_full_disk_leaves_nothing(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    real = provisioning._create
+    real = folders._create
 
     def create(path: Path, data: bytes, mode: int) -> None:
         if path.name == "secret.key":
@@ -552,7 +553,7 @@ def test_a_full_disk_leaves_nothing(
             raise OSError(number, os.strerror(number), str(path))
         real(path, data, mode)
 
-    monkeypatch.setattr(provisioning, "_create", create)
+    monkeypatch.setattr(folders, "_create", create)
     message = run("--out", tmp_path / "kits", "--clients", 2, fails=True)
     assert os.strerror(number) in message
     assert str(tmp_path / "kits") in message
@@ -575,9 +576,43 @@ def test_somebody_else_makes_the_folder_meanwhile(
     assert [path.name for path in out.iterdir()] == ["theirs"]
 
 
+def test_what_a_killed_process_left_is_removed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL: nobody could clean up. What is another's, or a living process makes, stays."""
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from quancrypt_fl.deployment.folders import whole_folder, write_secret\n"
+        "with whole_folder(Path(sys.argv[1])) as folder:\n"
+        "    write_secret(folder / 'supernode.key', b'secret')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    place = tmp_path / "kits"
+    done = subprocess.run([sys.executable, "-c", code, str(place)], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".kits.provisioning-")
+    for name in (".kits.mine", ".kits", ".other.provisioning-12345678"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(PermissionError(13)))
+    message = run("--out", place, "--clients", 1, fails=True)
+    assert f"{left}: was left by a quancrypt provision that was killed" in message
+    monkeypatch.undo()
+    monkeypatch.setenv("QUANCRYPT_PASSPHRASE", PASSPHRASE)
+    with folders.whole_folder(place) as folder:
+        assert not left.exists()
+        with folders.whole_folder(place):
+            assert folder.is_dir()  # of one that is alive
+        place.rename(tmp_path / "second")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "kits", "second", ".kits.mine", ".kits", ".other.provisioning-12345678",
+    }  # fmt: skip
+
+
 def test_a_termination_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM, as a service manager or a container's end sends it."""
-    real, before = provisioning._create, signal.getsignal(signal.SIGTERM)
+    real, before = folders._create, signal.getsignal(signal.SIGTERM)
 
     def create(path: Path, data: bytes, mode: int) -> None:
         real(path, data, mode)
@@ -585,7 +620,7 @@ def test_a_termination_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert threading.current_thread() is threading.main_thread()
-    monkeypatch.setattr(provisioning, "_create", create)
+    monkeypatch.setattr(folders, "_create", create)
     arguments = ["--out", str(tmp_path / "kits"), "--clients", "1"]
     assert commands.run(["provision", *arguments]) == 130
     assert list(tmp_path.iterdir()) == []

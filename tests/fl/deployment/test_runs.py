@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from quancrypt_fl.deployment.runs import (
     RunStoppedError,
     Training,
     copy_results,
+    prune_runs,
     run_folder,
     runs_of,
 )
@@ -38,6 +41,11 @@ class Server:
     away: int = 0
     settings: list[dict[str, Any]] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
+    looks: int = 0  # at runs, until the one that died is found to be over
+
+    def unfinished(self) -> list[int]:
+        self.looks -= 1
+        return [7] if self.looks >= 0 else []
 
     def start(self, bundle: Any, settings: dict[str, Any]) -> int:
         self.settings.append(dict(settings))
@@ -150,6 +158,14 @@ def test_stopping_stops_the_run_that_goes_on(tmp_path: Path) -> None:
     assert server.stopped == [1]
 
 
+def test_a_run_that_died_with_its_machine_is_waited_for(tmp_path: Path) -> None:
+    made, output = training(Server([], tmp_path, looks=20))
+    assert made.others(patient=True) == []
+    assert output.getvalue().count("an earlier run is not over") == 1
+    assert training(Server([], tmp_path, looks=20))[0].others(patient=False) == [7]
+    assert training(Server([], tmp_path, looks=10**6))[0].others(patient=True) == [7]
+
+
 def test_results_that_cannot_be_read(tmp_path: Path) -> None:
     server = Server([RunState("completed", "")], tmp_path)
     with pytest.raises(RunError, match=r"results\.json: cannot be read"):
@@ -169,6 +185,38 @@ def test_folders_of_runs(tmp_path: Path) -> None:
     assert [path.name for path in runs_of(tmp_path)] == ["run-2", "run-10"]
     assert run_folder(tmp_path, resume=False).name == "run-11"
     assert run_folder(tmp_path, resume=True).name == "run-10"
+
+
+def test_old_runs_are_pruned(tmp_path: Path) -> None:
+    folders = [tmp_path / "runs" / f"run-{number}" for number in range(1, 13)]
+    for folder in folders:
+        (folder / "history").mkdir(parents=True)
+        (folder / "history" / "lock").touch()
+    for folder in (*folders[:3], *folders[4:6]):
+        results(folder)  # 1, 2, 3, 5 and 6 were completed
+    (tmp_path / "runs" / "notes").mkdir()
+    with (folders[3] / "history" / "lock").open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        removed = prune_runs(tmp_path, 3)
+    assert [path.name for path in removed] == ["run-1", "run-2", *(f"run-{n}" for n in (7, 8, 9))]
+    left = ["run-3", "run-4", "run-5", "run-6", "run-10", "run-11", "run-12"]
+    assert [path.name for path in runs_of(tmp_path)] == left
+    assert (tmp_path / "runs" / "notes").is_dir()
+    assert prune_runs(tmp_path, 3) == [folders[3]]  # nobody is at work on it any more
+    assert run_folder(tmp_path, resume=False).name == "run-13"
+    assert prune_runs(tmp_path / "nothing", 1) == []
+
+
+def test_an_old_run_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        (tmp_path / "runs" / f"run-{number}").mkdir(parents=True)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(RunError, match=r"run-1: an old run that cannot be removed: Permission"):
+        prune_runs(tmp_path, 1)
 
 
 def test_results_are_copied(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ A fault stands around the client app's call, edits its replies, or changes when 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
@@ -131,6 +131,53 @@ def killing(
 
     with mock.patch.object(target, attribute, wrapper):
         yield seen
+
+
+@dataclass(frozen=True)
+class Death:
+    """A death at the ``call``-th call of ``target.attribute`` from now on, by whichever process.
+
+    ``what`` says in a word what the process is doing there, ``side`` whether it is the server.
+    """
+
+    what: str
+    target: Any
+    attribute: str
+    call: int = 1
+    at: Literal["before", "after"] = "before"
+    side: Literal["client", "server"] = "client"
+
+
+@contextmanager
+def dying(plan: Sequence[Death], on_death: Callable[[Death], BaseException]) -> Iterator[None]:
+    """Die again and again: the next death of the plan is due once the one before has come.
+
+    ``on_death`` is told of each and gives what is raised.
+    """
+    done, seen = 0, 0
+
+    def wrapped(real: Callable[..., Any], target: Any, attribute: str) -> Callable[..., Any]:
+        def wrapper(*args: Any, **options: Any) -> Any:
+            nonlocal done, seen
+            due = plan[done] if done < len(plan) else None
+            if due is None or (due.target, due.attribute) != (target, attribute):
+                return real(*args, **options)
+            seen += 1
+            if seen != due.call:
+                return real(*args, **options)
+            if due.at == "after":
+                real(*args, **options)
+            done, seen = done + 1, 0
+            raise on_death(due)
+
+        return wrapper
+
+    with ExitStack() as stack:
+        for target, attribute in dict.fromkeys((each.target, each.attribute) for each in plan):
+            real = getattr(target, attribute)
+            made = wrapped(real, target, attribute)
+            stack.enter_context(mock.patch.object(target, attribute, made))
+        yield
 
 
 @dataclass

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -131,13 +130,14 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, survives: int, fails: str) -> None:
         self.left, self.fails = survives, fails
-        self._real = os.replace, os.unlink, Path.open
+        self._real = os.replace, os.unlink, os.open, os.write
         self._renamed: list[tuple[Path, bytes | None]] = []  # with what was there before
         self._written: dict[str, int] = {}  # with the bytes that are durable
         monkeypatch.setattr(os, "fsync", self._fsync)
         monkeypatch.setattr(os, "replace", self._replace)
         monkeypatch.setattr(os, "unlink", self._unlink)
-        monkeypatch.setattr(Path, "open", lambda path, mode="r": self._open(path, mode))
+        monkeypatch.setattr(os, "open", self._open)
+        monkeypatch.setattr(os, "write", self._write)
 
     def step(self, *, takes_room: bool = True) -> None:
         self.left -= 1
@@ -155,8 +155,7 @@ class Disk:
             for path, before in reversed(self._renamed):
                 self._real[1](path)
                 if before is not None:
-                    with self._real[2](path, "wb") as stream:
-                        stream.write(before)
+                    path.write_bytes(before)
         raise KilledError
 
     def _fsync(self, fd: int) -> None:
@@ -164,14 +163,11 @@ class Disk:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             self._renamed.clear()
         else:
-            self._written.pop(str(Path(f"/proc/self/fd/{fd}").readlink()), None)
+            self._written.pop(_name_of(fd), None)
 
     def _replace(self, source: Path, target: Path) -> None:
         self.step(takes_room=False)
-        before = None
-        if target.exists():
-            with self._real[2](target, "rb") as stream:
-                before = stream.read()
+        before = target.read_bytes() if target.exists() else None
         self._renamed.append((target, before))
         if str(source) in self._written:
             self._written[str(target)] = self._written.pop(str(source))
@@ -182,33 +178,18 @@ class Disk:
         self._written.pop(str(path), None)
         self._real[1](path, **options)
 
-    def _open(self, path: Path, mode: str) -> Any:
-        if mode == "rb":
-            return self._real[2](path, mode)
-        self._written.setdefault(str(path), path.stat().st_size if mode == "r+b" else 0)
-        return _Stream(self, self._real[2](path, mode))
+    def _open(self, path: Path, flags: int, *mode: int, **options: Any) -> int:
+        opened = self._real[2](path, flags, *mode, **options)
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            self._written.setdefault(str(path), os.fstat(opened).st_size)
+        return opened
+
+    def _write(self, fd: int, data: bytes) -> int:
+        if self.left == 0:
+            self._real[3](fd, data[: len(data) // 2])
+        self.step()
+        return self._real[3](fd, data)
 
 
-class _Stream:
-    def __init__(self, disk: Disk, stream: Any) -> None:
-        self._disk, self._stream = disk, stream
-
-    def write(self, data: bytes) -> None:
-        if self._disk.left == 0:
-            self._stream.write(data[: len(data) // 2])
-        self._disk.step()
-        self._stream.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stream.close()
+def _name_of(fd: int) -> str:
+    return str(Path(f"/proc/self/fd/{fd}").readlink())

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from tests.fl.flower.states import TRAINING, bits
+from tests.fl.flower.states import TRAINING, bits, held, memory, pending
 
 from quancrypt_fl.flower.context_store import ContextStore
 from quancrypt_fl.flower.stores import FolderStore, Store
 
-__all__ = ["EMPTY", "ContextPlace", "FolderPlace", "Place", "seen"]
+__all__ = ["EMPTY", "OLD", "ContextPlace", "FolderPlace", "Place", "filled", "seen"]
 
 
 class Place:
@@ -68,3 +68,13 @@ def seen(place: Place, training: str = TRAINING) -> Any:
 
 
 EMPTY = (None, None, ("memory", [], []))
+
+OLD = (bits(held(3)), bits(pending(3)), bits(memory(3)))
+"""What :func:`filled` puts there."""
+
+
+def filled(place: Place) -> None:
+    with place.open() as store:
+        store.hold(held(3))
+        store.keep_pending(pending(3))
+        store.remember(memory(3))

@@ -18,6 +18,8 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("answered", (), {"round": 2, "phase": "train+upload", "node": 5, "name": "a",
                       "seconds": {"train": 1.0}, "nbytes": 10}),
     ("refused", (), {"round": 2, "phase": "train+upload", "node": 6, "name": "b", "reason": "no"}),
+    ("envelope_refused", (), {"round": 2, "phase": "train+upload", "node": 6,
+                              "reason": "replay", "member": "b"}),
     ("lost", (), {"round": 2, "phase": "train+upload", "node": 6, "name": "b", "reason": "late"}),
     ("ignored", (), {"round": 2, "node": 6, "name": "b", "reason": "twice"}),
     ("note", ("text",), {}),

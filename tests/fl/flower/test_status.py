@@ -78,6 +78,7 @@ def test_a_run_from_start_to_end(file: StatusFile, tmp_path: Path) -> None:
     assert now["totals"] | {"seconds": {}} == {
         "seconds": {}, "bytes": {"upload": 1_000, "download": 2_000}, "received": 1_000,
         "answered": 1, "refused": 1, "lost": 1, "ignored": 1, "failed_rounds": 0,
+        "envelopes": {},
     }  # fmt: skip
     whole_round(file, 2, failed="too few", test_accuracy=None)
     file.run_finished({"rounds": []}, None)

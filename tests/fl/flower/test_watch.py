@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.fl.test_report import EVIL
 
 from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.watch import watch
+from quancrypt_fl.flower import run_status
 from quancrypt_fl.flower.run_status import SCHEMA, RunStatus
 from quancrypt_fl.flower.status import STATUS, StatusFile
 from quancrypt_fl.report.values import UntrustedError
@@ -230,6 +232,34 @@ def test_a_line_for_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "Finished after 3 rounds",
     ]
     assert lines[7].startswith("status.json: not JSON")
+
+
+@pytest.mark.parametrize("ticks", [[1_000.0], range(1_000, 0, -1)], ids=["stands", "goes back"])
+def test_no_clock_hides_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: Iterable[float]
+) -> None:
+    monkeypatch.setattr(sources, "_SEARCH_EVERY", 0.0)
+    clock = itertools.chain(ticks, itertools.repeat(1.0))
+    run = RunStatus(clock=lambda: next(clock))
+    begin(run)
+    most = run_status.MOST_EVENTS
+
+    def script() -> Iterator[None]:
+        put(tmp_path, run.document())
+        yield
+        for count in (1, 2, 0, most // 2, most, 1):  # between two looks; old ones are dropped
+            for _ in range(count):
+                run.note(f"note {next(numbers)}")
+            put(tmp_path, run.document())
+            yield
+        run.run_finished({}, None)
+        put(tmp_path, run.document())
+        yield
+
+    numbers, lines, steps = itertools.count(), list[str](), script()
+    follow_lines(StatusSource(tmp_path), lines.append, lambda _: next(steps))
+    notes = [int(line.removeprefix("note ")) for line in lines if line.startswith("note ")]
+    assert notes == list(range(4 + most // 2 + most))
 
 
 def test_the_live_view_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from quancrypt_fl.checkpoint import write_atomically
+from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.errors import CheckpointError
 
 __all__ = ["OwnBuffers"]

@@ -61,8 +61,9 @@ class Site:
 
     Node configuration
     ------------------
-    ``partition-id``, ``num-partitions``
-        Which part of the data set is its own.
+    ``partition-id``
+        Its number among the clients. Which part of a divided data set is its own; into how many,
+        the run says, for clients may have come since this one's kit was made.
     ``data-dir``
         Folder of the data set's files.
     ``quancrypt-data``
@@ -76,11 +77,12 @@ class Site:
         node = context.node_config
         self.config = settings.configuration(data_dir=node.get("data-dir") or None)
         self.index = _number(node, "partition-id")
-        parts = _number(node, "num-partitions")
-        if parts != self.config.clients or not 0 <= self.index < parts:
+        mode, clients = str(node.get("quancrypt-data", "")), self.config.clients
+        if self.index < 0 or (self.index >= clients and mode != "all"):
             raise ConfigError(
-                f"this client is partition {self.index} of {parts}; the run has "
-                f"{self.config.clients} clients"
+                f"this client is partition {self.index}, and the run divides its data among "
+                f"{clients} clients, 0 to {clients - 1}; a client that came later takes part with "
+                "data of its own (quancrypt client --own-data), or from the next quancrypt run on"
             )
         dataset = load_dataset(self.config.dataset, self.config.data_dir, self.config.seed)
         if (dataset.image_shape, dataset.classes) != (settings.image_shape, settings.classes):
@@ -90,7 +92,7 @@ class Site:
             )
         dataset = dataset.limited(self.config.max_train_samples, self.config.max_test_samples)
         self._trainer = trainer_of(self.config, dataset)
-        self._data = _divided(dataset, self.config, self.index, str(node.get("quancrypt-data", "")))
+        self._data = _divided(dataset, self.config, self.index, mode)
         initial = self._trainer.weights()
         local = self._trainer.buffer_names if self.config.batch_norm == "local" else frozenset()
         state = node.get("quancrypt-state")

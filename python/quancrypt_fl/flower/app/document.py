@@ -27,7 +27,7 @@ def deployed_document(
     records: Sequence[Mapping[str, Any]],
     *,
     params: qn.Parameters,
-    key_id: str | None,
+    keys: Sequence[Mapping[str, Any]],
     parameters: int,
     exchanged: int,
 ) -> dict[str, Any]:
@@ -39,12 +39,11 @@ def deployed_document(
         The configuration, its defaults filled in.
     records
         Entries of ``rounds``; a failed one says why in ``failed``, and has no accuracy.
-    params, key_id
-        What protects updates.
+    params, keys
+        What protects updates; ``fingerprint`` and ``from_round`` of each key.
     parameters, exchanged
         Numbers of the model's values: all, and those that travel.
     """
-    keys = [{"fingerprint": key_id, "from_round": 1}] if key_id else []
     proof = {**receipt(parameter_facts(params), keys, records), "how_known": _HOW_KNOWN}
     return {
         "schema": SCHEMA,

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 import quancrypt_native as qn
-from quancrypt_fl.checkpoint import write_atomically
+from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.errors import ConfigError
 from quancrypt_fl.flower.app.document import deployed_document
@@ -25,12 +25,14 @@ from quancrypt_fl.flower.status import StatusFile
 from quancrypt_fl.flower.training_run import SNAPSHOT
 from quancrypt_fl.results import write_results
 
-__all__ = ["METRICS", "PARAMS", "RESULTS", "SEALED_MODEL", "STATE", "app"]
+__all__ = ["MEMBERS", "METRICS", "PARAMS", "RESULTS", "SEALED_MODEL", "STATE", "app"]
 
 STATE = "QUANCRYPT_STATE"
 """Environment variable: folder in which runs have theirs."""
 PARAMS = "QUANCRYPT_PARAMS"
 """Environment variable: file of the encryption parameters."""
+MEMBERS = "QUANCRYPT_MEMBERS"
+"""Environment variable: file of the clients whose signed replies are accepted."""
 METRICS = "QUANCRYPT_METRICS"
 """Environment variable: ``HOST:PORT`` where metrics are served during a run, or empty."""
 
@@ -69,7 +71,7 @@ def main(grid: Grid, context: Context) -> None:
         config,
         strategy.records,
         params=params,
-        key_id=settings.key_id,
+        keys=strategy.keys,
         parameters=size,
         exchanged=exchanged,
     )
@@ -87,6 +89,7 @@ def _arguments(
         "pruning": config.schedule() if config.pruning else None,
         "seed": config.seed,
         "key_id": settings.key_id,
+        "members": os.environ.get(MEMBERS) or None,
         "state": folder / "history",
         "resume": settings.resume,
         "snapshot_every": settings.snapshot_every,
