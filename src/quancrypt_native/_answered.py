@@ -31,7 +31,7 @@ class Answered:
     ) -> None:
         self._ceremony = ceremony
         self._index = index
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else Path(path).resolve()  # links and folders may change
         self._known = set(known)
         self._lock = threading.Lock()
         if self._path is None:

@@ -226,3 +226,18 @@ def test_a_state_shows_nothing_secret() -> None:
     for at in range(0, len(secret) - 16, 4096):
         assert secret[at : at + 16] not in state
     assert bytes(party._pair_secret) not in state
+
+
+def test_a_link_to_the_memory_is_followed(tmp_path: Path) -> None:
+    """Both names are one memory; replacing the link instead would leave the old one to be found."""
+    party_group = group(2, 3)
+    state = sealed(party_group.parties[0])
+    (tmp_path / "volume").mkdir()
+    real, link = tmp_path / "volume/answered", tmp_path / "answered"
+    Party.from_bytes(state, party_group.ceremony, passphrase=PASSPHRASE, memory=real)
+    link.symlink_to(real)
+    total = party_group.total(Q)
+    assert opened(state, party_group.ceremony, link).partial_decryption(total, [0, 1])
+    assert link.is_symlink()
+    with pytest.raises(AnsweredError):
+        opened(state, party_group.ceremony, real).partial_decryption(total, [0, 1])

@@ -39,7 +39,8 @@ from quancrypt_fl.flower.snapshot import _LABEL
 from quancrypt_fl.flower.snapshot_prefix import said_by
 
 ROUNDS = 2
-WINDOWS = 6  # of 32 bytes, from each form of the key
+WINDOWS = 6  # of 32 bytes, from each form of the key that a client holds
+OTHER_WINDOWS = 2  # of 64 coefficients, from each form that it could be turned into
 READ_AT_LEAST = 1 << 20  # bytes of a process: less is no process of Python
 SERVER = ("server", "superlink", "superexec")
 
@@ -81,14 +82,30 @@ def key_forms(secret: qn.SecretKey) -> dict[str, bytes]:
     NTT form, 64-bit words, prime after prime; a stream for SEAL ends with them.
     """
     packed = bytes(secret._core.save())
-    codes = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little").reshape(-1, 2)
-    coefficients = (codes[:, 0] + 2 * codes[:, 1]).astype(np.int8) - np.int8(1)
+    coefficients = key_coefficients(secret)
     size = 8 * len(secret.params.coeff_modulus) * secret.params.poly_degree
     return {
         "packed": packed,
         "coefficients": coefficients.tobytes(),
         "residues": seal.export_secret_key(secret)[-size:],
     }
+
+
+def key_coefficients(secret: qn.SecretKey) -> np.ndarray:
+    """-1, 0 and 1, int8."""
+    packed = np.frombuffer(bytes(secret._core.save()), np.uint8)
+    codes = np.unpackbits(packed, bitorder="little").reshape(-1, 2)
+    coefficients: np.ndarray = (codes[:, 0] + 2 * codes[:, 1]).astype(np.int8) - np.int8(1)
+    return coefficients
+
+
+def other_forms(secret: qn.SecretKey) -> dict[str, np.ndarray]:
+    """The key as other programs would hold it: wider numbers, and residues before the NTT."""
+    coefficients = key_coefficients(secret)
+    forms = {str(np.dtype(t)): coefficients.astype(t) for t in ("i2", "i4", "i8", "f4")}
+    for prime in secret.params.coeff_modulus:
+        forms[f"modulo {prime}"] = np.mod(coefficients.astype(np.int64), prime)
+    return forms
 
 
 def login_number(path: Path) -> bytes:
@@ -120,7 +137,14 @@ def in_memory(deployment: Deployment, secret: qn.SecretKey) -> dict[str, bytes]:
     for form, data in key_forms(secret).items():
         for count, piece in enumerate(windows(data, WINDOWS)):
             needles[f"key, {form} {count}"] = piece
+    for form, numbers in other_forms(secret).items():
+        for count, piece in enumerate(
+            windows(numbers.tobytes(), OTHER_WINDOWS, 64 * numbers.itemsize)
+        ):
+            needles[f"other form of the key, {form} {count}"] = piece
     for name in deployment.names:
+        for file in ("secret.key", "signing.key"):  # also sealed they have no place there
+            needles[f"sealed {file} of {name}"] = (deployment.kits / name / file).read_bytes()[-64:]
         path = deployment.kits / name / "supernode.key"
         needles[f"login of {name}"] = login_number(path)
         needles[f"login of {name}, little-endian"] = login_number(path)[::-1]
