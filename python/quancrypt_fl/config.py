@@ -186,6 +186,11 @@ class QuanCryptConfig(BaseModel):
         """Clients that take part in a round, at least 1."""
         return max(1, round(self.participation * self.clients))
 
+    @property
+    def least_arrivals(self) -> int:
+        """Updates of which a deployment's sums consist: the sum of one would be that one."""
+        return max(self.min_arrivals, min(2, self.participants))
+
     def schedule(self) -> PruningSchedule:
         """The pruning schedule, checked even where pruning is off."""
         return PruningSchedule(self.p_0, self.p_target, self.t_eff, self.t_target)

@@ -18,7 +18,7 @@ def main(grid: Grid, context: Context) -> None:
     """Train, and keep the final model as the clients sealed it."""
     config = context.run_config
     strategy = QuanCryptStrategy(  # was: FedAvg(
-        parameters(), fraction_evaluate=config["fraction-evaluate"]
+        parameters(), **signed_replies(), fraction_evaluate=config["fraction-evaluate"]
     )
     result = strategy.start(
         grid=grid,
@@ -34,6 +34,13 @@ def parameters() -> qn.Parameters:
     if path := os.environ.get("QUANCRYPT_PARAMS"):
         return qn.Parameters.from_bytes(Path(path).read_bytes())
     return qn.Parameters.for_aggregation(bits=8, max_weight=16)
+
+
+def signed_replies() -> dict[str, str]:
+    """In a deployment: replies count that a site of its kits has signed, for the clients' key."""
+    if path := os.environ.get("QUANCRYPT_MEMBERS"):
+        return {"members": path, "key_id": os.environ["QUANCRYPT_KEY_ID"]}
+    return {}
 
 
 def keep(arrays: ArrayRecord, path: Path) -> None:

@@ -17,11 +17,22 @@ from quancrypt_fl.cli.provision import sealed_for
 from quancrypt_fl.cli.text import counted, print_json, printable, table
 
 if TYPE_CHECKING:
+    from quancrypt_fl.deployment.kits import ClientKit
     from quancrypt_fl.deployment.newcomers import Added
 
 __all__ = ["add_clients"]
 
-_TAKEN = {"add", "like", "present", "out", "name", "passphrase_fd", "passphrase_dir", "json_only"}
+_TAKEN = {
+    "add",
+    "like",
+    "present",
+    "place",
+    "out",
+    "name",
+    "passphrase_fd",
+    "passphrase_dir",
+    "json_only",
+}
 
 
 def add_clients(
@@ -31,6 +42,7 @@ def add_clients(
     *,
     like: Path | None,
     present: int | None,
+    place: int | None,
     names: Sequence[str],
     descriptor: int | None,
     folder: Path | None,
@@ -57,22 +69,18 @@ def add_clients(
         from quancrypt_fl.deployment.newcomers import newcomer_names
 
     kit = ClientKit.load(like)
-    present = kit.partitions if present is None else present
-    if present <= kit.partition:
-        raise CommandError(
-            f"--present {present}: {kit.name} is client {kit.partition + 1}; allowed: "
-            f"{kit.partition + 1} or more"
-        )
-    chosen = newcomer_names(names, count, present)
+    first = _first(kit, count, present, place)
+    chosen = newcomer_names(names, count, first)
     check_place(out)
-    with_clients(kit.config, present + count, str(kit.folder))  # before a passphrase is asked for
+    total = max(kit.partitions, first + count)
+    with_clients(kit.config, total, str(kit.folder))  # before a passphrase is asked for
     passphrase = read_passphrase(kit.secret_key, descriptor)
     passphrases = {
         name: passphrase if folder is None else passphrase_in(folder / name) for name in chosen
     }
     secret = opened_key(kit, passphrase)
     params = qn.Parameters.from_bytes(kit.params.read_bytes())
-    made = make(out, kit, chosen, sealed_for(params, secret, passphrases), present)
+    made = make(out, kit, chosen, sealed_for(params, secret, passphrases), first)
     if json_only:
         clients = [
             {"name": one.name, "folder": str(out / one.name), "partition": one.partition}
@@ -81,6 +89,23 @@ def add_clients(
         print_json({"folder": str(out), "clients": clients, "admission": str(made.admission)})
     else:
         _print(made)
+
+
+def _first(kit: ClientKit, count: int, present: int | None, place: int | None) -> int:
+    """Partition of the first newcomer."""
+    if place is not None:
+        if count != 1 or present is not None:
+            raise CommandError("--place goes with --add 1, and without --present")
+        if place == kit.partition + 1:
+            raise CommandError(f"--place {place}: is that of {kit.name}, which --like names")
+        return place - 1
+    present = kit.partitions if present is None else present
+    if present <= kit.partition:
+        raise CommandError(
+            f"--present {present}: {kit.name} is client {kit.partition + 1}; allowed: "
+            f"{kit.partition + 1} or more"
+        )
+    return present
 
 
 def _refuse_others(context: typer.Context) -> None:

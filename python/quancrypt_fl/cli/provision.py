@@ -92,6 +92,16 @@ def provision(
             rich_help_panel=_JOIN,
         ),
     ] = None,
+    place: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --add 1: take the place of client N, which was removed.",
+            show_default="the next place",
+            rich_help_panel=_JOIN,
+        ),
+    ] = None,
     json_only: JsonOnly = False,
     server_address: Annotated[
         str,
@@ -180,12 +190,14 @@ def provision(
 
         with _terminated_as_interrupted():
             add_clients(
-                context, out, add, like=like, present=present, names=name or (),
+                context, out, add, like=like, present=present, place=place, names=name or (),
                 descriptor=passphrase_fd, folder=passphrase_dir, json_only=json_only,
             )  # fmt: skip
         return
     if like is not None or present is not None:
         raise CommandError("--like and --present go with --add")
+    if place is not None:
+        raise CommandError("--place goes with --add 1")
     own_app = _own_app(context, no_model, values)
     names = _names(context, name)
     config = config_from(context, clients=len(names), out=None)
@@ -204,9 +216,9 @@ def provision(
         other_hosts=tuple(certificate_host or ()),
         days=certificate_days,
     )
-    for place in (out, keep_ca):
-        if place is not None:
-            check_place(place)
+    for folder in (out, keep_ca):
+        if folder is not None:
+            check_place(folder)
     params = _parameters(config, values if own_app else _values(config))
     passphrases = _passphrases(plan, out, passphrase_fd, passphrase_dir)
     with _terminated_as_interrupted():

@@ -62,13 +62,19 @@ def make_rotation(
     check_place(out)
     data = None if model is None else read(model)
     params = load_parameters(kit.params)
-    old, _ = open_secret_key(kit.secret_key, params, descriptor)
+    old, passphrase = open_secret_key(kit.secret_key, params, descriptor)
     if old.key_id != kit.key_id:
         raise CommandError(f"{kit.secret_key}: is another key than {kit.folder}'s settings say")
     fresh = qn.keygen(params).secret
     if data is not None and model is not None:
         data = _resealed(model, data, old, fresh)
-    sealed = sealed_key(fresh, read_new_passphrase(f"Passphrase of the new key in {out}", new))
+    chosen = read_new_passphrase(f"Passphrase of the new key in {out}", new)
+    if chosen == passphrase:
+        raise CommandError(
+            f"the new key's passphrase is that of {kit.secret_key}, which a client that left may "
+            "know; allowed: another one"
+        )
+    sealed = sealed_key(fresh, chosen)
     rotation = Rotation(old.key_id, fresh.key_id, params.fingerprint)
     write_rotation(out, rotation, sealed, data)
     return rotation
@@ -142,10 +148,15 @@ def install_at_server(kit: ServerKit, folder: Path) -> Installed:
     folder
         ``server`` of what :func:`make_rotation` wrote.
     """
+    from quancrypt_fl.deployment.kits import SECRET_KEY
     from quancrypt_fl.deployment.rotation import MODEL, Rotation, check_key, rename_key
     from quancrypt_fl.deployment.sites import in_use
 
     rotation = Rotation.read(folder)
+    if (folder / SECRET_KEY).exists():
+        raise CommandError(
+            f"{folder}: these are the clients' files; they do not belong on the server; delete them"
+        )
     check_key(kit, rotation)
     with in_use(kit.state, "quancrypt rotate"):
         model = folder / MODEL

@@ -34,6 +34,15 @@ def server(
             show_default=False,
         ),
     ] = None,
+    remove: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Do not start: take a client off the kit, its login and its signing key. A server "
+            "that is running shuts it out.",
+            show_default=False,
+        ),
+    ] = None,
     log_json: LogJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -43,10 +52,8 @@ def server(
     else, and starts what dies again. Trainings are started with quancrypt run, on the same machine.
     What must outlive it is in KIT/state.
     """
-    if admit is not None:
-        if metrics is not None:
-            raise CommandError("--admit adds clients and starts nothing: not with --metrics")
-        _admit(kit, admit)
+    if admit is not None or remove is not None:
+        _change(kit, admit, remove, metrics)
         return
     with interruptible_imports():
         from quancrypt_fl.deployment.events import EventLog
@@ -65,6 +72,29 @@ def server(
     )
     serve(loaded, log, metrics=_metrics(metrics))
     log("server", "ended")
+
+
+def _change(kit: Path, admit: Path | None, remove: str | None, metrics: str | None) -> None:
+    """Change the kit's list of clients, and start nothing."""
+    if metrics is not None:
+        raise CommandError("--admit and --remove start nothing: not with --metrics")
+    if admit is not None and remove is not None:
+        raise CommandError("--admit and --remove: allowed: one of them")
+    if admit is not None:
+        _admit(kit, admit)
+    elif remove is not None:
+        _remove(kit, remove)
+
+
+def _remove(kit: Path, name: str) -> None:
+    from quancrypt_fl.deployment.removal import remove
+
+    loaded = remove(kit, name)
+    print(
+        f"{printable(name)}: may no longer connect or upload to {printable(kit)}, which has "
+        f"{counted(len(loaded.sites), 'client')}.\n"
+        "It still has the clients' key: quancrypt rotate makes another one"
+    )
 
 
 def _admit(kit: Path, file: Path) -> None:

@@ -20,7 +20,7 @@ from quancrypt_fl.deployment.membership import with_newcomers
 from quancrypt_fl.deployment.tables import SCHEMA, KitError, Table
 from quancrypt_fl.errors import FederatedError
 
-__all__ = ["ADMISSION", "Admission", "AdmissionError", "Newcomer", "admit"]
+__all__ = ["ADMISSION", "Admission", "AdmissionError", "Newcomer", "admit", "alone"]
 
 ADMISSION = "admission.toml"
 _PUBLIC_MODE = 0o644
@@ -88,7 +88,7 @@ class Admission:
         newcomers = []
         for table in file.tables("client"):
             name = kits.check_name(table.text("name"), table.place)
-            partition = table.number("partition", 1, 65_535)
+            partition = table.number("partition", 0, 65_535)
             line = table.text("public_key", kits.SSH_EC_KEY, "a public key of ECDSA, OpenSSH")
             signing = table.text("signing_key", _SIGNING_KEY, "64 hexadecimal digits")
             table.finish()
@@ -124,12 +124,12 @@ def admit(folder: Path, admission: Admission) -> kits.ServerKit:
     KitError
         If more clients than before do not fit the run, or the kit is damaged.
     """
-    with _alone(folder):
+    with alone(folder):
         kit = kits.ServerKit.load(folder)
-        sites = _with(kit, admission)
-        if len(sites) == len(kit.sites):
+        partitions, places = _with(kit, admission)
+        if len(partitions) == len(kit.sites):
             return kit
-        kits.with_clients(kit.config, len(sites), str(folder))  # they fit, or it says why not
+        kits.with_clients(kit.config, places, str(folder))  # they fit, or it says why not
         known = {site.name for site in kit.sites}  # what is said of these changes nothing
         new = [one for one in admission.newcomers if one.name not in known]
         members = with_newcomers(kit.members, {one.name: one.signing_key for one in new})
@@ -139,7 +139,7 @@ def admit(folder: Path, admission: Admission) -> kits.ServerKit:
                 line = one.public_key.rstrip("\n").encode() + b"\n"
                 write_atomically(path, line, mode=_PUBLIC_MODE)
             write_atomically(kit.members, members, mode=_PUBLIC_MODE)
-            listed = kits.sites_text(sites).encode()
+            listed = kits.sites_text(partitions, places).encode()
             write_atomically(folder / kits.CLIENTS, listed, mode=_PUBLIC_MODE)
         except OSError as error:
             raise AdmissionError(
@@ -148,8 +148,8 @@ def admit(folder: Path, admission: Admission) -> kits.ServerKit:
         return kits.ServerKit.load(folder)
 
 
-def _with(kit: kits.ServerKit, admission: Admission) -> list[str]:
-    """Names of the sites in the order of their partitions, the newcomers last."""
+def _with(kit: kits.ServerKit, admission: Admission) -> tuple[dict[str, int], int]:
+    """Partitions of the sites by their names, with the newcomers', and the number of places."""
     for mine, theirs, what in (
         (kit.key_id, admission.key_id, "key of the clients"),
         (kit.parameters_id, admission.parameters_id, "parameters"),
@@ -159,32 +159,37 @@ def _with(kit: kits.ServerKit, admission: Admission) -> list[str]:
                 f"the newcomers are of another deployment: their {what} is {theirs}, that of "
                 f"{kit.folder} {mine}"
             )
-    names = [site.name for site in kit.sites]
+    partitions = {site.name: site.partition for site in kit.sites}
+    places = kit.config.clients
+    free = set(range(places)) - set(partitions.values())
     known = {site.name: site.public_key.read_text().strip() for site in kit.sites}
     for one in admission.newcomers:
         if known.get(one.name) == one.public_key.strip():
             continue  # told a second time
-        taken = [name for name in names if name.lower() == one.name.lower()]
+        taken = [name for name in partitions if name.lower() == one.name.lower()]
         if taken:
             raise AdmissionError(
                 f"{one.name}: there is a client {taken[0]} already, with another key; make the "
                 "newcomer's kit again with another --name"
             )
-        if one.partition != len(names):
+        if one.partition != places and one.partition not in free:
+            instead = "".join(f" or --place {place + 1}" for place in sorted(free)[:1])
             raise AdmissionError(
                 f"{one.name} was made as client {one.partition + 1} of the deployment, which has "
-                f"{len(names)}; make its kit again with --present {len(names)}"
+                f"{places}; make its kit again with --present {places}{instead}"
             )
         if one.public_key.split()[1] in {line.split()[1] for line in known.values()}:
             raise AdmissionError(f"{one.name}: its public key is that of another client")
-        names.append(one.name)
+        partitions[one.name] = one.partition
+        places = max(places, one.partition + 1)
+        free.discard(one.partition)
         known[one.name] = one.public_key.strip()
-    return names
+    return partitions, places
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two admissions at a time wait for each other; the running server is not in the way."""
+def alone(folder: Path) -> Iterator[None]:
+    """Two changes of a server's list wait for each other; the running server is not in the way."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -5,7 +5,7 @@ Layout, as ``quancrypt provision`` writes it (``S``: secret, mode 0600)::
     KITS/README.txt
     KITS/server/README.txt
                deployment.toml      address, key identity, configuration of the run
-               clients.toml         names of the sites; those that came later stand last
+               clients.toml         names and places of the sites; of removed ones only the places
                supernodes/NAME.pub  public key of a site's SuperNode, OpenSSH
                members.toml         public keys by which the sites' uploads are checked
                params.qcp           encryption parameters
@@ -128,7 +128,9 @@ class _Kit:
     app: str
     """``"builtin"`` or ``"own"``, see :data:`APPS`."""
     config: QuanCryptConfig
-    """The run, defaults filled in. With an app of one's own only :data:`OWN_APP_FIELDS` count."""
+    """The run, defaults filled in. With an app of one's own only :data:`OWN_APP_FIELDS` count.
+    ``clients`` is the number of places, those of removed sites included: data are divided so.
+    """
     params: Path
     ca: Path
     state: Path
@@ -153,6 +155,12 @@ class ServerKit(_Kit):
     sites: tuple[Site, ...]
     members: Path
     """``members.toml``: public keys by which the sites' uploads are checked."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names by place, ``""`` where a site was removed: one for each of ``config.clients``."""
+        by_place = {site.partition: site.name for site in self.sites}
+        return tuple(by_place.get(place, "") for place in range(self.config.clients))
 
     @property
     def listen_address(self) -> str:
@@ -182,13 +190,13 @@ class ServerKit(_Kit):
         listen = server.text("listen")
         server.finish()
         file.finish()
-        sites = _sites(folder)
-        if len(sites) < common["config"].clients:
+        sites, places = _sites(folder)
+        if places < common["config"].clients:
             raise KitError(
-                f"{folder / CLIENTS}: {len(sites)} clients; {folder / DEPLOYMENT} says "
+                f"{folder / CLIENTS}: {places} clients; {folder / DEPLOYMENT} says "
                 f"clients = {common['config'].clients}"
             )
-        common["config"] = with_clients(common["config"], len(sites), str(folder / CLIENTS))
+        common["config"] = with_clients(common["config"], places, str(folder / CLIENTS))
         return cls(
             **common,
             listen=listen,
@@ -319,14 +327,26 @@ def with_clients(config: QuanCryptConfig, clients: int, place: str) -> QuanCrypt
         ) from error
 
 
-def sites_text(names: Iterable[str]) -> str:
-    """Text of ``clients.toml``: the sites in the order of their partitions."""
+def sites_text(partitions: Mapping[str, int], places: int) -> str:
+    """Text of ``clients.toml``.
+
+    Parameters
+    ----------
+    partitions
+        Number of each site, by its name.
+    places
+        Into how many parts data are divided: more than sites, where some were removed.
+    """
     head = f"# The sites, in the order of their partitions; keys in {SUPERNODES}/NAME.pub.\n"
+    top: dict[str, toml.Value] = {"schema": SCHEMA}
+    if places > len(partitions):
+        head += "# Sites that were removed have left their places free: nobody else's changed.\n"
+        top["places"] = places
     tables = [
         toml.table({"name": name, "partition": partition}, "[[client]]")
-        for partition, name in enumerate(names)
+        for name, partition in sorted(partitions.items(), key=lambda site: site[1])
     ]
-    return "\n".join([head + toml.table({"schema": SCHEMA}), *tables])
+    return "\n".join([head + toml.table(top), *tables])
 
 
 def run_table(config: QuanCryptConfig, app: str) -> dict[str, Any]:
@@ -407,15 +427,20 @@ def _config(run: Table) -> QuanCryptConfig:
         raise KitError(f"{run.place}: {describe_errors(error)}") from error
 
 
-def _sites(folder: Path) -> tuple[Site, ...]:
+def _sites(folder: Path) -> tuple[tuple[Site, ...], int]:
+    """The sites, and how many places there are, free ones included."""
     path = folder / CLIENTS
     file = Table.read(path)
     tables = file.tables("client")
+    places = len(tables)
+    if "places" in file.values:
+        places = file.number("places", len(tables), 65_536)
     file.finish()
-    sites = []
-    for partition, table in enumerate(tables):
+    sites: list[Site] = []
+    for behind, table in zip(range(len(tables) - 1, -1, -1), tables, strict=True):
         name = check_name(table.text("name"), table.place)
-        place = table.number("partition", partition, partition)
+        least = sites[-1].partition + 1 if sites else 0
+        place = table.number("partition", least, places - 1 - behind)
         table.finish()
         public_key = _file(folder / SUPERNODES / f"{name}.pub")
         if not SSH_EC_KEY.fullmatch(public_key.read_bytes().decode("ascii", "replace")):
@@ -424,4 +449,4 @@ def _sites(folder: Path) -> tuple[Site, ...]:
     twice = repeated(site.name.lower() for site in sites)
     if twice:
         raise KitError(f"{path}: more than once: {', '.join(twice)}; names differ")
-    return tuple(sites)
+    return tuple(sites), places

@@ -8,7 +8,7 @@ from pathlib import Path
 from quancrypt_fl.deployment.tables import KitError
 from quancrypt_fl.envelopes import Member, Members, MembersError
 
-__all__ = ["check_members", "with_newcomers"]
+__all__ = ["check_members", "with_newcomers", "without"]
 
 
 def check_members(path: Path, names: Iterable[str]) -> Path:
@@ -45,6 +45,23 @@ def with_newcomers(path: Path, newcomers: Mapping[str, str]) -> bytes:
     try:
         new = [Member(name, bytes.fromhex(public)) for name, public in newcomers.items()]
         return Members([*kept, *new]).to_toml().encode()
+    except MembersError as error:
+        raise KitError(f"{path}: {error}") from None
+
+
+def without(path: Path, name: str) -> bytes | None:
+    """Content of a list without a member; None: it is not in the list.
+
+    Raises
+    ------
+    KitError
+        If the list is damaged, or that member is its only one.
+    """
+    members = _loaded(path)
+    if name not in members:
+        return None
+    try:
+        return Members(one for one in members if one.name != name).to_toml().encode()
     except MembersError as error:
         raise KitError(f"{path}: {error}") from None
 

@@ -35,15 +35,15 @@ class Added:
     """File for the server."""
 
 
-def newcomer_names(given: Sequence[str], count: int, present: int) -> tuple[str, ...]:
-    """Names of ``count`` newcomers: the given ones, or ``client-N`` with N from ``present + 1``.
+def newcomer_names(given: Sequence[str], count: int, first: int) -> tuple[str, ...]:
+    """Names of ``count`` newcomers: the given ones, or ``client-N`` with N from ``first + 1``.
 
     Raises
     ------
     ProvisionError
         If there are not as many names as newcomers, or one twice.
     """
-    names = tuple(given) or tuple(f"client-{present + n + 1}" for n in range(count))
+    names = tuple(given) or tuple(f"client-{first + n + 1}" for n in range(count))
     if len(names) != count:
         raise ProvisionError(
             f"{len(names)} names for {count} newcomers; allowed: one each, or none at all"
@@ -53,7 +53,7 @@ def newcomer_names(given: Sequence[str], count: int, present: int) -> tuple[str,
 
 
 def add_clients(
-    out: Path, like: kits.ClientKit, names: Sequence[str], key: ClientsKey, present: int
+    out: Path, like: kits.ClientKit, names: Sequence[str], key: ClientsKey, first: int
 ) -> Added:
     """Write kits of newcomers, and the file that has the server let them in.
 
@@ -67,8 +67,9 @@ def add_clients(
         Of the newcomers.
     key
         The key of ``like``.
-    present
-        Clients that the deployment has by now: newcomers' places follow.
+    first
+        Partition of the first newcomer, the others' follow: the number of places that the
+        deployment has by now, or a place that is free.
 
     Raises
     ------
@@ -79,14 +80,14 @@ def add_clients(
     """
     check_place(out)
     check_names(names)
-    total = present + len(names)
+    total = max(like.partitions, first + len(names))
     run = replace(like, config=kits.with_clients(like.config, total, str(like.folder)))
     shared = {kits.PARAMETERS: key.params, kits.CA: like.ca.read_bytes()}
     newcomers = []
     signers = make_signers(names)
     try:
         with whole_folder(out) as folder:
-            for partition, name in enumerate(names, present):
+            for partition, name in enumerate(names, first):
                 pair = make_node_keys(name)
                 place = Place(name, partition, total)
                 write_client(folder / name, run, key, place, pair, shared, signers[name])

@@ -243,7 +243,8 @@ def _write_server(
     write_public(folder / kits.README, readmes.server(plan.address, plan.port).encode())
     settings = _settings(plan, key, {"listen": listening(plan.host)})
     write_public(folder / kits.DEPLOYMENT, settings.encode())
-    write_public(folder / kits.CLIENTS, kits.sites_text(nodes).encode())
+    text = kits.sites_text({name: place for place, name in enumerate(nodes)}, len(nodes))
+    write_public(folder / kits.CLIENTS, text.encode())
     for name, pair in nodes.items():
         write_public(folder / kits.SUPERNODES / f"{name}.pub", pair.public)
     for file, data in shared.items():

@@ -70,7 +70,8 @@ Open port {port}, TCP, to the clients.
                    run. May be edited before the run, [key] aside; bits and
                    max_weight belong to params.qcp and cannot change
   clients.toml     the sites; supernodes/ has the public keys of their nodes.
-                   quancrypt server . --admit FILE adds some that come later
+                   quancrypt server . --admit FILE adds some that come later,
+                   quancrypt server . --remove NAME takes one off
   members.toml     public keys by which the sites' uploads are checked
   params.qcp       encryption parameters, public
   ca.pem           certificate of the deployment's authority, public

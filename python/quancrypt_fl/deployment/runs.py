@@ -346,7 +346,7 @@ def builtin_settings(
         "wait": wait,
         "snapshot_every": snapshot_every,
         "key_id": kit.key_id,
-        "names": [site.name for site in kit.sites] if drawn else [],
+        "names": list(kit.names) if drawn else [],
     }
 
 

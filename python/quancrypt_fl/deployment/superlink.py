@@ -69,6 +69,8 @@ class SuperLink:
         self._status: dict[int, str] = {}
         self._looked = 0.0
         self._listed: tuple[int, int, int] | None = None  # version of the list in use
+        self._admitted: set[str] | None = None  # who may connect
+        self._warned: tuple[int, int, int] | None = None  # of the one that cannot be used
         self._control: Control | None = None
 
     def programs(self) -> list[Program]:
@@ -110,6 +112,7 @@ class SuperLink:
         made["QUANCRYPT_STATE"] = str(self._state)
         made["QUANCRYPT_PARAMS"] = str(self.kit.params)
         made["QUANCRYPT_MEMBERS"] = str(self.kit.members)
+        made["QUANCRYPT_KEY_ID"] = self.kit.key_id
         made["QUANCRYPT_METRICS"] = self.metrics or ""
         return Launch(command, made, self._state)
 
@@ -150,7 +153,10 @@ class SuperLink:
                 self._read_list()
                 self._look()
             return
-        if _answers(f"https://{self.kit.local_address}/health", self.kit.ca) and self._register():
+        if not _answers(f"https://{self.kit.local_address}/health", self.kit.ca):
+            return
+        self._reload()  # it may have changed while the SuperLink was away
+        if self._register():
             self._ready = True
             self.log(
                 _SUPERLINK,
@@ -159,7 +165,9 @@ class SuperLink:
             )
 
     def _register(self) -> bool:
-        """Let the kit's sites connect, and nobody else; False if the SuperLink is away again."""
+        """Let the kit's sites connect, and nobody else; False if that is to be tried again: the
+        SuperLink is away, or a site was removed just now.
+        """
         from quancrypt_fl.flower.control import Control, ControlUnavailableError
 
         self.close()
@@ -167,10 +175,22 @@ class SuperLink:
         keys = {site.name: site.public_key for site in self.kit.sites}
         try:
             ids = self._control.register_only(keys)
-        except ControlUnavailableError:
+        except (ControlUnavailableError, FileNotFoundError):
             return False
+        self._tell(set(ids))
         self._names = {node: name for name, node in ids.items()}
+        self._status = {node: one for node, one in self._status.items() if node in self._names}
         return True
+
+    def _tell(self, names: set[str]) -> None:
+        """Say who may connect from now on, and who no longer; nothing at the first start."""
+        before, self._admitted = self._admitted, names
+        if before is None:
+            return
+        for name in sorted(names - before):
+            self.log("server", f"{name} may connect from now on", client=name)
+        for name in sorted(before - names):
+            self.log("server", f"{name} may no longer connect", client=name)
 
     def _list_version(self) -> tuple[int, int, int] | None:
         try:
@@ -179,28 +199,39 @@ class SuperLink:
             return None
         return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
+    def _reload(self) -> bool:
+        """Take the kit's list of clients as it is now; False if it cannot be used."""
+        version = self._list_version()
+        try:
+            loaded = ServerKit.load(self.kit.folder)
+        except KitError as error:
+            self._not_in_use(version, error)
+            return False
+        self.kit = replace(self.kit, sites=loaded.sites, config=loaded.config)
+        return True
+
     def _read_list(self) -> None:
-        """Let clients connect that were added to the kit meanwhile."""
+        """Let clients connect that were added to the kit meanwhile, and shut out removed ones."""
         from quancrypt_fl.flower.control import ControlError
 
         version = self._list_version()
         if version == self._listed:
             return
-        before = {site.name for site in self.kit.sites}
-        try:
-            loaded = ServerKit.load(self.kit.folder)
-            self.kit = replace(self.kit, sites=loaded.sites, config=loaded.config)
-            registered = self._register()
-        except (KitError, ControlError) as error:
-            self._listed = version  # told once
-            self.log("server", f"the new list of clients is not in use: {error}", level="warning")
+        if not self._reload():
+            self._listed = version  # those of before stay
             return
-        if not registered:
-            return  # the SuperLink is away: again when it is back
-        self._listed = version
-        for site in self.kit.sites:
-            if site.name not in before:
-                self.log("server", f"{site.name} may connect from now on", client=site.name)
+        try:
+            registered = self._register()
+        except ControlError as error:
+            self._not_in_use(version, error)
+            return  # again: who was removed must not stay
+        if registered:
+            self._listed = version
+
+    def _not_in_use(self, version: tuple[int, int, int] | None, error: Exception) -> None:
+        if version is None or version != self._warned:
+            self._warned = version  # told once
+            self.log("server", f"the new list of clients is not in use: {error}", level="warning")
 
     def _look(self) -> None:
         """Nodes whose heartbeats stopped are told nowhere else."""

@@ -3,7 +3,8 @@
 Checks go from what costs nothing to what costs most: a lookup refuses strangers, comparisons what
 is for another run or round, another lookup replays; then the signature, and only for what a member
 signed the hash of the body. What is kept is bounded: one signature per member and purpose of the
-current round, and one count per member and reason. For one thread.
+current round, and one count per member and reason. A member is its name: one that gets another
+key in mid-round does not count twice. For one thread.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Gate:
         self._params = _id("params", params)
         self._key = _id("key", key)
         self._round = -1
-        self._seen: dict[tuple[bytes, Purpose], bytes] = {}
+        self._seen: dict[tuple[str, Purpose], bytes] = {}
         self._refused: dict[Refusal, int] = {}
         self._of_members: dict[str, dict[Refusal, int]] = {}
 
@@ -129,7 +130,7 @@ class Gate:
                 Refusal.BODY, f"its body is not the one that {member.name} signed", member
             )
         if head.purpose is not Purpose.CATCH_UP:
-            self._seen[member.id, head.purpose] = signature
+            self._seen[member.name, head.purpose] = signature
         return Opened(member, head, memoryview(b""))
 
     def _turn_to(self, round: int) -> None:  # noqa: A002
@@ -167,7 +168,7 @@ class Gate:
             )
 
     def _check_first(self, member: Member, head: Head, signature: bytes) -> None:
-        before = self._seen.get((member.id, head.purpose))
+        before = self._seen.get((member.name, head.purpose))
         if before is None:
             return
         what = head.purpose.name.lower().replace("_", " ")

@@ -14,6 +14,9 @@ from quancrypt_fl.flower.signed_reply import purpose_of, seal_of, signed_parts
 
 __all__ = ["ReplyGate"]
 
+_Version = tuple[int, int, int] | None
+_UNREAD = (-1, -1, -1)
+
 
 class ReplyGate:
     """Admits replies of members, each once.
@@ -40,7 +43,8 @@ class ReplyGate:
         source: Path | None = None,
     ) -> None:
         self._source = source
-        self._version = _version(source)
+        # None of a file: the first refresh reads it, for it may have changed since it was loaded.
+        self._version: _Version = _UNREAD
         self._gate = Gate(members, run=training, params=params, key=key_id)
         self._told: Counter[str] = Counter()
 
@@ -109,7 +113,7 @@ class ReplyGate:
         return dict(new)
 
 
-def _version(path: Path | None) -> tuple[int, int, int] | None:
+def _version(path: Path | None) -> _Version:
     """Changes when the file is replaced."""
     try:
         facts = path.stat() if path is not None else None

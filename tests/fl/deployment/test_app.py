@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,25 @@ import pytest
 
 flwr_app = pytest.importorskip("flwr.app")
 
+import quancrypt_native as qn  # noqa: E402
 from quancrypt_fl import QuanCryptConfig, Simulation  # noqa: E402
 from quancrypt_fl.deployment.kits import ServerKit  # noqa: E402
 from quancrypt_fl.deployment.runs import builtin_settings  # noqa: E402
+from quancrypt_fl.envelopes import Members  # noqa: E402
+from quancrypt_fl.envelopes.signer import Signer  # noqa: E402
 from quancrypt_fl.errors import ConfigError  # noqa: E402
 from quancrypt_fl.flower import programs  # noqa: E402
-from quancrypt_fl.flower.app import SETTINGS_KEY  # noqa: E402
+from quancrypt_fl.flower.app import SETTINGS_KEY, server_app  # noqa: E402
 from quancrypt_fl.flower.app.buffers import OwnBuffers  # noqa: E402
 from quancrypt_fl.flower.app.client_app import Site  # noqa: E402
 from quancrypt_fl.flower.app.document import deployed_document  # noqa: E402
+from quancrypt_fl.flower.app.sampling import SampledStrategy  # noqa: E402
+from quancrypt_fl.flower.app.server_app import MEMBERS, PARAMS, STATE  # noqa: E402
 from quancrypt_fl.flower.app.settings import RunSettings  # noqa: E402
 from quancrypt_fl.flower.app.trainer import first_model  # noqa: E402
 from quancrypt_fl.flower.bundles import built_in_bundle, bundle_of  # noqa: E402
 from quancrypt_fl.flower.door import LocalControl  # noqa: E402
+from quancrypt_fl.flower.observing import RunObserver  # noqa: E402
 from quancrypt_fl.flower.tasks import _failure, _require_known  # noqa: E402
 from quancrypt_fl.training import torch_threads  # noqa: E402
 
@@ -121,6 +128,77 @@ def test_what_a_client_refuses(run: str, node: dict[str, Any], message: str) -> 
         Site(made)
 
 
+class ConnectedNodes:
+    """A grid of a deployment that says who is connected."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def get_node_ids(self) -> list[int]:
+        return list(range(len(self.names)))
+
+    def get_nodes(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=name, node_id=n) for n, name in enumerate(self.names)]
+
+
+@pytest.fixture
+def members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's environment, of a deployment from which the second of three was removed."""
+    path = tmp_path / "members.toml"
+    signers = [Signer.generate(name) for name in ("client-1", "client-3")]
+    path.write_text(Members(signer.member for signer in signers).to_toml())
+    (tmp_path / "params.qcp").write_bytes(
+        qn.Parameters.for_aggregation(bits=8, max_weight=4).to_bytes()
+    )
+    for name, value in ((STATE, ""), (PARAMS, "params.qcp"), (MEMBERS, "members.toml")):
+        monkeypatch.setenv(name, str(tmp_path / value))
+
+
+def test_the_server_asks_for_signed_replies(
+    members: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the list it trains nobody: unsigned replies are never what a deployment wants."""
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv(MEMBERS)
+        else:
+            monkeypatch.setenv(MEMBERS, value)
+        with pytest.raises(ConfigError, match="QUANCRYPT_MEMBERS is not in the environment"):
+            server_app.main(ConnectedNodes(), context(settings()))
+        assert not (tmp_path / "runs").exists()
+
+
+def test_nobody_waits_for_a_site_that_was_removed(
+    members: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunSettings.of({SETTINGS_KEY: settings()})
+
+    def wait(seconds: float) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(server_app.time, "sleep", wait)
+    server_app._wait_for_clients(
+        ConnectedNodes("client-1", "client-3"), run, run.configuration(), RunObserver()
+    )
+    with pytest.raises(InterruptedError):
+        server_app._wait_for_clients(
+            ConnectedNodes("client-1"), run, run.configuration(), RunObserver()
+        )
+
+
+def test_a_free_place_is_drawn_as_a_site_that_is_away() -> None:
+    params = qn.Parameters.for_aggregation(bits=8, max_weight=4)
+    config = QuanCryptConfig(**{**FIELDS, "participation": 0.7}).resolved()
+    nodes, drawn = ConnectedNodes("client-3", "", "client-1"), {}
+    for names in (("client-1", "client-2", "client-3"), ("client-1", "", "client-3")):
+        strategy = SampledStrategy(params, config, names)
+        drawn[names] = [strategy._chosen(t, nodes) for t in range(20)]
+    whole, left = drawn.values()
+    assert whole == left
+    assert {len(chosen) for chosen in left} == {1, 2}
+    assert {node for chosen in left for node in chosen} == {0, 2}
+
+
 def test_own_buffers_outlive_the_node(tmp_path: Path) -> None:
     initial = {"mean": np.zeros(2, np.float32)}
     path = tmp_path / "state" / "buffers.safetensors"
@@ -136,7 +214,6 @@ def test_own_buffers_outlive_the_node(tmp_path: Path) -> None:
 
 
 def test_results_of_rounds_that_failed() -> None:
-    import quancrypt_native as qn
     from quancrypt_fl.report.runs import parse_run
 
     seconds = dict.fromkeys(("train", "protect", "aggregate", "unprotect", "evaluate", "wall"), 1.0)

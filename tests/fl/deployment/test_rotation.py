@@ -231,6 +231,12 @@ def test_what_it_refuses_changes_nothing(
     assert "is to take the place of" in refused(other / "server", "--install", new / "server")
     assert "secret.key: cannot be read" in refused(kit, "--install", new / "server")
     assert "params.qcp: " in refused(kit, "--out", tmp_path / "x", "--model", kit / "params.qcp")
+    assert "clients: these are the clients' files; they do not belong on the server" in refused(
+        server, "--install", new / "clients"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("QUANCRYPT_NEW_PASSPHRASE", OURS)
+        assert "the new key's passphrase is that of" in refused(kit, "--out", tmp_path / "x")
     with monkeypatch.context() as patch:
         patch.setenv("QUANCRYPT_NEW_PASSPHRASE", "wrong")
         assert "clients/secret.key: the key file does not open" in refused(

@@ -50,6 +50,18 @@ def test_an_envelope_opens_once(gate: Gate, signers: list[Signer]) -> None:
     assert gate.refused_of_members["client-2"] == {"replay": 6, "duplicate": 6}
 
 
+def test_a_member_with_another_key_in_mid_round_counts_once(
+    gate: Gate, signers: list[Signer]
+) -> None:
+    gate.open(signers[0].envelope(b"body", **BOUND), round=ROUND, sender=SENDER)
+    again = Signer.generate("client-1")
+    gate.members = Members([again.member, *(signer.member for signer in signers[1:])])
+    error = refusal(gate, again.envelope(b"body", **BOUND))
+    assert (error.reason, error.member) == (Refusal.DUPLICATE, "client-1")
+    new = again.envelope(b"body", **{**BOUND, "round": ROUND + 1})
+    assert gate.open(new, round=ROUND + 1, sender=SENDER).member is again.member
+
+
 def test_every_bit_counts(gate: Gate, signers: list[Signer]) -> None:
     """Head, signature and body: the honest envelope opens after all of its 1-bit neighbours."""
     honest = signers[0].envelope(b"\x00\xff a small body", **BOUND)

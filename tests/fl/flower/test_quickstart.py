@@ -14,6 +14,9 @@ from flwr.app import Array, ArrayRecord, Context, RecordDict
 from tests.fl.flower.local_grid import LocalGrid, contexts_for
 
 import quancrypt_native as qn
+from quancrypt_fl.envelopes import Members
+from quancrypt_fl.envelopes.signer import Signer
+from quancrypt_fl.flower import QuanCryptStrategy
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "flower-quickstart"
 NODES = (11, 12)
@@ -30,7 +33,8 @@ CONFIG: dict[str, Any] = {
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The example's module of the server."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    monkeypatch.delenv("QUANCRYPT_PARAMS", raising=False)
+    for name in ("QUANCRYPT_PARAMS", "QUANCRYPT_MEMBERS", "QUANCRYPT_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
     yield importlib.import_module("digits_app.server_app")
     for name in [name for name in sys.modules if name.partition(".")[0] == "digits_app"]:
         del sys.modules[name]
@@ -45,6 +49,23 @@ def test_it_uses_the_parameters_of_the_deployment(
     (tmp_path / "params.qcp").write_bytes(others.to_bytes())
     monkeypatch.setenv("QUANCRYPT_PARAMS", str(tmp_path / "params.qcp"))
     assert server.parameters() == others
+
+
+def test_it_takes_signed_replies_in_a_deployment(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.signed_replies() == {}
+    members = Members([Signer.generate("client-1").member])
+    (tmp_path / "members.toml").write_text(members.to_toml())
+    monkeypatch.setenv("QUANCRYPT_MEMBERS", str(tmp_path / "members.toml"))
+    monkeypatch.setenv("QUANCRYPT_KEY_ID", "ab" * 16)
+    strategy = QuanCryptStrategy(server.parameters(), **server.signed_replies())
+    assert strategy.key_id == "ab" * 16
+    assert strategy.members is not None
+    assert strategy.members.fingerprint == members.fingerprint
+    monkeypatch.delenv("QUANCRYPT_KEY_ID")  # half of it is no reason to take unsigned ones
+    with pytest.raises(KeyError, match="QUANCRYPT_KEY_ID"):
+        server.signed_replies()
 
 
 def test_a_model_that_nobody_sealed(server: Any, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from quancrypt_fl.envelopes.signer import Signer
 from quancrypt_fl.errors import ConfigError
 from quancrypt_fl.flower import QuanCryptStrategy, exchanges
 from quancrypt_fl.flower.protocol import DATA, RECORD, read_reply
+from quancrypt_fl.flower.reply_gate import ReplyGate
 from quancrypt_fl.flower.run_status import RunStatus
 from quancrypt_fl.flower.signed_reply import SEAL, seal_of, signed_parts, with_seal
 from quancrypt_native import sealing
@@ -322,6 +323,24 @@ def test_what_a_strategy_takes(
         QuanCryptStrategy(
             params, key_id=keys.secret.key_id, members=path, regions={1: 2}, weighting="uniform"
         )
+
+
+def test_a_list_that_was_replaced_before_the_training(tmp_path: Path) -> None:
+    """Between the strategy's reading of it and the first round."""
+    path = tmp_path / "members.toml"
+    both, one = (
+        Members(Signer.generate(f"site-{number}").member for number in range(count))
+        for count in (2, 1)
+    )
+    path.write_text(both.to_toml())
+    loaded = Members.load(path)
+    path.write_text(one.to_toml())
+    bound = {"training": "01" * 16, "params": "02" * 16, "key_id": "03" * 16}
+    gate = ReplyGate(loaded, source=path, **bound)
+    assert gate.refresh() == f"a new list of 1 members, {one.fingerprint}"
+    assert gate.members.fingerprint == one.fingerprint
+    assert gate.refresh() is None
+    assert ReplyGate(one, source=path, **bound).refresh() is None  # read, and no news
 
 
 def test_the_list_may_change_during_a_training(

@@ -27,8 +27,8 @@ class SampledStrategy(QuanCryptStrategy):
     config
         The run: number of clients, participation, seed.
     names
-        Names of the sites in the order of their partitions, or none: participants are then drawn
-        by Flower.
+        Names of the sites in the order of their partitions, ``""`` for one that was removed; or
+        none: participants are then drawn by Flower.
     """
 
     def __init__(
@@ -64,4 +64,4 @@ class SampledStrategy(QuanCryptStrategy):
         if find is None or len(self._names) != self._config.clients:
             return []
         nodes = {info.name: int(info.node_id) for info in find()}
-        return [nodes[self._names[i]] for i in drawn if self._names[i] in nodes]
+        return [nodes[name] for i in drawn if (name := self._names[i]) and name in nodes]

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 import quancrypt_native as qn
 from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.envelopes import Members
 from quancrypt_fl.errors import ConfigError
 from quancrypt_fl.flower.app.document import deployed_document
 from quancrypt_fl.flower.app.sampling import SampledStrategy
@@ -53,6 +54,7 @@ def main(grid: Grid, context: Context) -> None:
             "no data; allowed: none"
         )
     params = qn.Parameters.from_bytes(_setting(PARAMS).read_bytes())
+    members = _setting(MEMBERS)
     folder = _setting(STATE) / "runs" / settings.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     weights, size = first_model(settings, config)
@@ -62,7 +64,11 @@ def main(grid: Grid, context: Context) -> None:
     with _observer(folder) as observer:
         _wait_for_clients(grid, settings, config, observer)
         strategy = SampledStrategy(
-            params, config, settings.names, **_arguments(settings, config, folder, observer)
+            params,
+            config,
+            settings.names,
+            members=members,
+            **_arguments(settings, config, folder, observer),
         )
         result = strategy.start(grid, initial, num_rounds=config.rounds, timeout=settings.timeout)
     if SNAPSHOT in result.arrays:
@@ -82,14 +88,13 @@ def _arguments(
     settings: RunSettings, config: QuanCryptConfig, folder: Path, observer: RunObserver
 ) -> dict[str, Any]:
     agreed = ("clip_factor", "mask", "prune_global", "smoothing", "weighting", "rounding", "update")
-    least = least_arrivals(config)
+    least = config.least_arrivals
     return {
         **{name: getattr(config, name) for name in agreed},
         "error_feedback": config.error_feedback,
         "pruning": config.schedule() if config.pruning else None,
         "seed": config.seed,
         "key_id": settings.key_id,
-        "members": os.environ.get(MEMBERS) or None,
         "state": folder / "history",
         "resume": settings.resume,
         "snapshot_every": settings.snapshot_every,
@@ -102,26 +107,25 @@ def _arguments(
     }
 
 
-def least_arrivals(config: QuanCryptConfig) -> int:
-    """Updates of which a sum must consist: the sum of one would be that one."""
-    return max(config.min_arrivals, min(2, config.participants))
-
-
 def _wait_for_clients(
     grid: Grid, settings: RunSettings, config: QuanCryptConfig, observer: RunObserver
 ) -> None:
-    """Until all are connected; after ``settings.wait`` seconds, as many as a round needs."""
+    """Until all are connected; after ``settings.wait`` seconds, as many as a round needs.
+
+    Sites that were removed are no members, and nobody waits for them.
+    """
+    sites = min(config.clients, len(Members.load(_setting(MEMBERS))))
     deadline = time.monotonic() + settings.wait
     before = -1
     while True:
         connected = len(list(grid.get_node_ids()))
         patient = time.monotonic() < deadline
-        needed = config.clients if patient else least_arrivals(config)
+        needed = sites if patient else config.least_arrivals
         if connected >= needed:
             return
         if connected != before:
             observer.waiting(connected=connected, needed=needed)
-            observer.note(f"{connected} of {config.clients} clients are connected; waiting")
+            observer.note(f"{connected} of {sites} clients are connected; waiting")
             before = connected
         time.sleep(_POLL)
 

@@ -38,7 +38,9 @@ class RunSettings(BaseModel):
     snapshot_every: int = Field(default=10, ge=1)
     """Rounds between two snapshots for clients that have lost their state."""
     names: tuple[str, ...] = ()
-    """Names of the sites in the order of their partitions, where participants are drawn."""
+    """Names of the sites in the order of their partitions, where participants are drawn; empty for
+    a site that was removed.
+    """
     key_id: str | None = Field(default=None, pattern=r"[0-9a-f]{32}")
     """Fingerprint of the clients' key."""
 
