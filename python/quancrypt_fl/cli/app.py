@@ -16,7 +16,7 @@ from quancrypt_fl.cli.data import data
 from quancrypt_fl.cli.decrypt import decrypt
 from quancrypt_fl.cli.doctor import doctor
 from quancrypt_fl.cli.encrypt import encrypt
-from quancrypt_fl.cli.errors import CommandInterruptedError
+from quancrypt_fl.cli.errors import CommandFailedError, CommandInterruptedError
 from quancrypt_fl.cli.experiment import experiment
 from quancrypt_fl.cli.export import export
 from quancrypt_fl.cli.inspect import inspect
@@ -38,6 +38,7 @@ from quancrypt_native import QuanCryptError, __version__
 
 __all__ = ["app", "run"]
 
+FAILED = 1
 USAGE_ERROR = 2
 BROKEN_PIPE = 141  # as a shell reports a process that SIGPIPE ended
 
@@ -92,8 +93,8 @@ def _options(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default the process's own) and return the exit status.
 
-    Expected errors become one line on stderr and status 2; anything else is a defect and keeps its
-    traceback.
+    Expected errors become one line on stderr and status 2, or 1 for a training that failed;
+    anything else is a defect and keeps its traceback.
     """
     try:
         status = app(args=arguments, standalone_mode=False)
@@ -111,6 +112,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except CommandInterruptedError as error:
         return _interrupted(str(error))
+    except CommandFailedError as error:
+        return _fail(str(error), FAILED)
     except OSError as error:
         return _fail(_describe(error))
     except (FederatedError, QuanCryptError) as error:
@@ -133,7 +136,7 @@ def _describe(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = USAGE_ERROR) -> int:
     line = " ".join(message.split()) or "no command given; see quancrypt --help"
     print(f"quancrypt: {printable(line)}", file=sys.stderr)
-    return USAGE_ERROR
+    return status

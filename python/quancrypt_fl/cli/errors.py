@@ -1,4 +1,4 @@
-"""What stops a command: one line for the user, exit status 2."""
+"""What stops a command: one line for the user, and an exit status, 2 unless it says otherwise."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 from quancrypt_fl.errors import FederatedError
 from quancrypt_native import QuanCryptError
 
-__all__ = ["CommandError", "CommandInterruptedError", "naming"]
+__all__ = ["CommandError", "CommandFailedError", "CommandInterruptedError", "naming"]
 
 
 class CommandError(FederatedError, ValueError):
     """A file, an option or a passphrase does not allow what a command was asked to do."""
+
+
+class CommandFailedError(FederatedError):
+    """What a command set going did not succeed: exit status 1."""
 
 
 class CommandInterruptedError(FederatedError):

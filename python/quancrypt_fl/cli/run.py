@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quancrypt_fl.cli.errors import CommandError, CommandInterruptedError
+from quancrypt_fl.cli.errors import CommandError, CommandFailedError, CommandInterruptedError
 from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
 from quancrypt_fl.cli.options import JsonOnly
 from quancrypt_fl.cli.server import require_flower
@@ -83,7 +83,9 @@ def run(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Copy the results here.", show_default="KIT/state/runs/run-N alone"
+            metavar="DIR",
+            help="Copy the results here; not with --app.",
+            show_default="KIT/state/runs/run-N alone",
         ),
     ] = None,
     json_only: JsonOnly = False,
@@ -94,7 +96,8 @@ def run(
 
     Follows it to its end, also over a restart of the server, and writes results.json. The model
     stays with the clients; the server keeps a copy that they sealed. Ctrl-C stops the training;
-    --resume goes on with it. The exit status is 0 only if the training was completed.
+    --resume goes on with it. The exit status is 0 only if the training was completed; it is 1 if it
+    failed, as one without a successful round has.
     """
     with interruptible_imports():
         from quancrypt_fl.deployment.events import EventLog
@@ -106,6 +109,11 @@ def run(
 
     if setting and app is None:
         raise CommandError("--set goes with --app; the built-in app is set up by the kit")
+    if out is not None and app is not None:
+        raise CommandError(
+            "--out goes with the built-in app; one of your own writes its results itself, in "
+            "KIT/state unless it says otherwise"
+        )
     if out is not None and out.exists() and not out.is_dir():
         raise CommandError(f"{out}: is a file; --out names a folder")
     loaded = ServerKit.load(kit)
@@ -211,10 +219,10 @@ def _complete(training: Training, *, resume: bool) -> Outcome:
         raise CommandInterruptedError(
             f"{MESSAGE} after round {training.finished_rounds}; go on with --resume"
         ) from error
-    except RunStoppedError:
-        raise
+    except RunStoppedError as error:
+        raise CommandFailedError(str(error)) from error
     except RunError as error:
-        raise CommandError(f"the training failed: {error}") from error
+        raise CommandFailedError(f"the training failed: {error}") from error
 
 
 @contextmanager

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["watch"]
 
 _FAILED = 1
+_FAILURES = ("failed", "stopped")  # states
 
 
 def watch(
@@ -43,7 +44,7 @@ def watch(
 
     Reads the status.json that the server keeps, so it may run in another terminal, before the run
     starts and after it ends. Without a terminal it prints a line per round. The exit status is 1 if
-    the run failed. --json prints the state once, as one JSON document.
+    the run failed or was stopped. --json prints the state once, as one JSON document.
     """
     if web and (once or json_only):
         raise CommandError(
@@ -80,13 +81,16 @@ def _once(source: StatusSource, *, json_only: bool) -> bool:
     if status is None and source.problem:
         raise CommandError(f"{source.place}: {source.problem}")
     if status is None:
-        raise CommandError(f"{source.place}: no status.json in it yet: no run has started")
+        raise CommandError(
+            f"{source.place}: no status.json in it yet: no run has started, or it is of an app of "
+            "your own, which has one if it gives its strategy observer=StatusFile(folder)"
+        )
     if json_only:
         print_json(asdict(status))
     else:
         console = Console()
         console.print(view(status, time.time(), source.problem, width=console.width))
-    return status.state == "failed"
+    return status.state in _FAILURES
 
 
 def _follow(source: StatusSource) -> bool:
@@ -99,7 +103,7 @@ def _follow(source: StatusSource) -> bool:
         status = follow(source, console)
     else:
         status = follow_lines(source, lambda line: print(printable(line), flush=True))
-    return status is not None and status.state == "failed"
+    return status is not None and status.state in _FAILURES
 
 
 def _serve(source: StatusSource, host: str, port: int, *, show: bool) -> bool:

@@ -157,5 +157,8 @@ class Exchanges:
             params=self.params,
         )
         if self.book.key_id is not None and reply.key != self.book.key_id:
-            raise MethodError(f"its key is {reply.key}; that of the others is {self.book.key_id}")
+            raise MethodError(
+                f"its key is {reply.key}; that of the others is {self.book.key_id}. If a new key "
+                "was made, install it there: quancrypt rotate KIT --install FOLDER"
+            )
         return reply

@@ -6,11 +6,23 @@ import os
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    Context,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp.typing import ClientAppCallable
+from flwr.common import log
+from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
 import quancrypt_native as qn
@@ -84,12 +96,24 @@ def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallab
         raise ProtocolError("the request lacks the encryption parameters")
     params, secret = _open_key(site.key, blobs["params"])
     opened = time.perf_counter() - start
+    if request.key not in (None, secret.key_id):
+        return _other_key(message, secret.key_id)
     with site.store(context, request.training) as store:
         work = ClientRound(request, blobs, store, secret, params, index=site.index, name=site.name)
         work.seconds["key"] = opened
         exchange = _Exchange(message, context, call_next, request, work, store)
         exchange.signer = None if site.signing_key is None else open_signer(site.signing_key)
         return exchange.answer()
+
+
+def _other_key(message: Message, ours: str) -> Message:
+    """An error reply, and the same line in the client's log."""
+    reason = (
+        f"this kit has the old key {ours}, or one of other clients; install the new one: "
+        "quancrypt rotate KIT --install FOLDER"
+    )
+    log(ERROR, "%s", reason)
+    return Message(Error(ErrorCode.MOD_FAILED_PRECONDITION, reason), reply_to=message)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ class RunObserver:
     def run_finished(self, document: Mapping[str, Any] | None, error: str | None) -> None:
         """The run is over: the document of ``results.json``, or why there is none."""
 
+    def run_stopped(self) -> None:
+        """Somebody stopped the run before its end; it can be gone on with."""
+
 
 class RunObservers(RunObserver):
     """Several observers as one; one that raises is dropped, and the others still hear of it."""
@@ -157,3 +160,7 @@ class RunObservers(RunObserver):
     def run_finished(self, document: Mapping[str, Any] | None, error: str | None) -> None:
         """Tell all of them."""
         self._tell(lambda o: o.run_finished(document, error))
+
+    def run_stopped(self) -> None:
+        """Tell all of them."""
+        self._tell(lambda o: o.run_stopped())

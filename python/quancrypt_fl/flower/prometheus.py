@@ -23,7 +23,7 @@ __all__ = ["MetricsError", "PrometheusMetrics", "PrometheusServer"]
 MOST_CLIENTS = 1_000
 MOST_STEPS = 16  # names of what a client measured
 OTHER = "other"
-_STATES = ("waiting", "training", "finished", "failed")
+_STATES = ("waiting", "training", "finished", "failed", "stopped")
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0)
 _LONGEST_NAME = 100
 
@@ -200,7 +200,14 @@ class PrometheusMetrics(RunObserver):
 
     def run_finished(self, document: Mapping[str, Any] | None, error: str | None) -> None:
         """Set the state."""
-        self._state.state("finished" if error is None else "failed")
+        self._end("finished" if error is None else "failed")
+
+    def run_stopped(self) -> None:
+        """Set the state."""
+        self._end("stopped")
+
+    def _end(self, state: str) -> None:
+        self._state.state(state)
         self._states = {}
         self._count_clients()
 

@@ -140,6 +140,9 @@ class Request(_Strict):
         Where the app expects the model, and where its metrics say how many samples it used.
     region
         For a node that is a region.
+    key
+        Fingerprint of the clients' key, if the server knows it beforehand: a client with another
+        one says so, and trains nothing.
     """
 
     version: Literal[1] = 1
@@ -159,6 +162,7 @@ class Request(_Strict):
     arrays_key: str = "arrays"
     count_key: str = "num-examples"
     region: RegionTask | None = None
+    key: str | None = Field(default=None, max_length=64)
 
 
 class Reply(_Strict):

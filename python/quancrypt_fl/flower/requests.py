@@ -56,6 +56,8 @@ class Writer:
         Keys of the user's records, as Flower's FedAvg has them.
     regions
         Nodes that are regions, with the largest weight of the sum of each.
+    key_id
+        Fingerprint of the clients' key, if it is known beforehand.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Writer:
         config_key: str,
         count_key: str,
         regions: Mapping[int, int] | None = None,
+        key_id: str | None = None,
     ) -> None:
         self._history = history
         self._params = params.to_bytes()
@@ -88,6 +91,7 @@ class Writer:
         self._arrays_key = arrays_key
         self._config_key = config_key
         self._count_key = count_key
+        self._key_id = key_id
         self._last: dict[int, bytes] = {}
         self.snapshot_sent: dict[int, int] = {}
         """Rounds finished of the snapshot that was last sent to a node, by node."""
@@ -127,6 +131,7 @@ class Writer:
             arrays_key=self._arrays_key,
             count_key=self._count_key,
             region=self._regions.get(node),
+            key=self._key_id,
         )
         kind = MessageType.TRAIN if step.asks else MessageType.EVALUATE
         return Message(write(request, blobs, content), node, kind, group_id=self._group())

@@ -235,6 +235,20 @@ class RunStatus(RunObserver):
             self._event("run", f"the run failed: {error}" if failed else "the run is finished")
             self.changed(urgent=True)
 
+    def run_stopped(self) -> None:
+        """The last word, unless the run is gone on with."""
+        with self._lock:
+            self._document |= {
+                "state": "stopped",
+                "phase": None,
+                "round_started": None,
+                "ended": self._clock(),
+            }
+            for client in self._clients.values():
+                client |= {"state": "idle", "reason": None, "phase": None}
+            self._event("run", "the run was stopped")
+            self.changed(urgent=True)
+
     # --- state ---
 
     def _client(self, node: int, name: str | None = None) -> Document:

@@ -72,6 +72,11 @@ class StatusFile(RunStatus):
         super().run_finished(document, error)
         self.close()
 
+    def run_stopped(self) -> None:
+        """The last word, unless the run is gone on with; the heartbeat ends."""
+        super().run_stopped()
+        self.close()
+
     def close(self) -> None:
         """Write what is not written yet, and stop the heartbeat."""
         with self._wake:

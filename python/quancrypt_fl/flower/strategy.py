@@ -187,6 +187,9 @@ class QuanCryptStrategy(FedAvg):
             If ``evaluate_fn`` is given, or the model has no tensors of floats.
         HistoryError
             If the state folder is not usable, or holds another training.
+        FederatedError
+            After the last round, if no round of the training succeeded: the model is the initial
+            one. ``records`` say why.
         """
         if evaluate_fn is not None:
             raise ConfigError(
@@ -199,9 +202,13 @@ class QuanCryptStrategy(FedAvg):
             try:
                 result = run.run(num_rounds)
             except BaseException as error:
-                self.observer.run_finished(None, str(error) or type(error).__name__)
+                if _is_a_stop(error):
+                    self.observer.run_stopped()
+                else:
+                    self.observer.run_finished(None, str(error) or type(error).__name__)
                 raise
-            self.records = run.records
+            finally:
+                self.records = run.records
             self.keys = keys_of(history.read(KEYS), self.key_id)
             self.observer.run_finished({"rounds": self.records}, None)
             return result
@@ -241,6 +248,13 @@ class QuanCryptStrategy(FedAvg):
             initial=initial,
             limit_bytes=self._history_bytes,
         )
+
+
+def _is_a_stop(error: BaseException) -> bool:
+    """Whether somebody stopped the run: Flower lets its ServerApp exit then, with status 0."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and not error.code
+    )
 
 
 def _require_same(history: History, facts: Mapping[str, Any], model: Model) -> None:

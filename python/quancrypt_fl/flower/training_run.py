@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.errors import ConfigError, FederatedError
 from quancrypt_fl.flower.chain import digest, next_link
 from quancrypt_fl.flower.collector import Collector
 from quancrypt_fl.flower.exchanges import Exchanges
@@ -84,6 +84,7 @@ class TrainingRun:
                 config_key=strategy.configrecord_key,
                 count_key=strategy.weighted_by_key,
                 regions=strategy.regions,
+                key_id=strategy.key_id,
             ),
             collector=Collector(
                 grid,
@@ -131,8 +132,17 @@ class TrainingRun:
         while history.finished < num_rounds:
             self._one_round()
             self._evaluate()
+        self._require_success()
         self._finish()
         return self._result
+
+    def _require_success(self) -> None:
+        records = self._history.records
+        if records and all(record["failed"] for record in records):
+            raise FederatedError(
+                f"no round succeeded: {len(records)} of {len(records)} failed, the last one: "
+                f"{records[-1]['failed']}"
+            )
 
     # --- a round ---
 

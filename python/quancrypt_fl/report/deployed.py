@@ -67,7 +67,7 @@ def _share(item: Any, place: str) -> ClientShare:
 
 def is_over(status: Any) -> bool:
     """Whether a status says that nothing more will happen."""
-    return isinstance(status, Mapping) and status.get("state") in ("finished", "failed")
+    return isinstance(status, Mapping) and status.get("state") in ("finished", "failed", "stopped")
 
 
 def document_of(status: Any) -> dict[str, Any]:

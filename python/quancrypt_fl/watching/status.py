@@ -23,7 +23,7 @@ from quancrypt_fl.report.values import (
 __all__ = ["Client", "Event", "Phase", "Record", "Status", "Totals", "parse_status"]
 
 SCHEMA = 1
-STATES = ("waiting", "training", "finished", "failed")
+STATES = ("waiting", "training", "finished", "failed", "stopped")
 CLIENT_STATES = ("asked", "answered", "refused", "lost", "idle")
 _MOST_RECORDS, _MOST_CLIENTS, _MOST_EVENTS, _MOST_FACTS = 10_000, 20_000, 1_000, 100
 _MOST_STEPS = 20  # of which a client or a record gives the seconds
@@ -138,7 +138,7 @@ class Status:
     @property
     def over(self) -> bool:
         """Whether nothing more will happen."""
-        return self.state in ("finished", "failed")
+        return self.state in ("finished", "failed", "stopped")
 
     @property
     def accuracies(self) -> list[float]:
@@ -152,6 +152,11 @@ class Status:
                 return f"Finished after {_rounds(self.finished)}"
             case "failed":
                 return f"Failed after {self.finished} of {_rounds(self.rounds)}"
+            case "stopped":
+                return (
+                    f"Stopped after {self.finished} of {_rounds(self.rounds)}; go on with "
+                    "quancrypt run --resume"
+                )
             case "waiting" if self.needed is not None:
                 return f"Waiting for clients: {self.connected or 0} of {self.needed} connected"
             case "waiting":

@@ -24,8 +24,12 @@ _SPARKS = 60  # characters
 _STYLES = {"asked": "cyan", "answered": "green", "refused": "bold red", "lost": "bold red"}
 _SIGNS = {"asked": "…", "answered": "✓", "refused": "✗", "lost": "✗", "idle": " "}
 _ORDER = ("refused", "lost", "asked", "answered", "idle")
-_HEADINGS = {"finished": "bold green", "failed": "bold red", "waiting": "bold yellow"}
+_HEADINGS = {
+    "finished": "bold green", "failed": "bold red", "stopped": "bold yellow",
+    "waiting": "bold yellow",
+}  # fmt: skip
 _TROUBLE = ("refused", "lost", "failed", "note")
+_OWN_APPS = " (of an app of your own: one that hands its strategy an observer)"
 _LEAST_ROWS = 5  # of clients, however small the terminal
 _WIDE, _NARROW = 110, 70  # columns
 
@@ -59,7 +63,7 @@ def follow_lines(
     round_, stale = 0, False
     events: Sequence[Event] = ()
     if source.read() is None:
-        say("waiting for a run to start")
+        say("waiting for a run to start" + _OWN_APPS)
     while True:
         status = source.read()
         if source.problem and source.problem != problem:
@@ -127,7 +131,7 @@ def view(
 ) -> RenderableType:
     """Everything at once: state, round, figures, clients (at most ``rows``), latest events."""
     if status is None:
-        return Text(problem or "Waiting for a run to start ...", style="yellow")
+        return Text(problem or f"Waiting for a run to start{_OWN_APPS} ...", style="yellow")
     silent = now - status.updated
     stale = not status.over and silent > STALE
     at = status.updated if stale else status.ended or now

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from quancrypt_fl.cli import app as command_line
+from quancrypt_fl.cli import run as run_command
+from quancrypt_fl.cli.errors import CommandError, CommandFailedError
 from quancrypt_fl.deployment.events import EventLog
 from quancrypt_fl.deployment.runs import (
     Outcome,
@@ -120,6 +123,31 @@ def test_an_exception_of_the_app_is_final(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^no room$"):
         training(server)[0].complete(resume=False)
     assert len(server.settings) == 1
+
+
+def test_a_training_without_success_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the strategy raises then is the command's error, with an app of one's own too."""
+    reason = "no round succeeded: 2 of 2 failed, the last one: 0 clients answered"
+    server = Server([RunState("failed", f"ServerApp failed with exception: {reason}")], tmp_path)
+    made, _ = training(server)
+    made.folder = None
+    with pytest.raises(CommandFailedError, match=f"^the training failed: {reason}$") as caught:
+        run_command._complete(made, resume=False)
+
+    def run() -> None:
+        raise caught.value
+
+    monkeypatch.setattr(command_line, "app", lambda **_: run())
+    assert command_line.run(["run"]) == 1
+    assert capsys.readouterr().err == f"quancrypt: the training failed: {reason}\n"
+
+
+def test_results_of_an_own_app_are_its_own(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"^--out goes with the built-in app"):
+        run_command.run(tmp_path, app=tmp_path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_somebody_stopped(tmp_path: Path) -> None:

@@ -36,13 +36,16 @@ from tests.fl.flower.federation import (
 )
 
 import quancrypt_native as qn
-from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.errors import ConfigError, FederatedError
 from quancrypt_fl.flower.client import ClientRound
 from quancrypt_fl.flower.history import HistoryError
 from quancrypt_fl.flower.history_files import Folder
 from quancrypt_fl.flower.ledger import Ledger, Total
+from quancrypt_fl.flower.status import StatusFile
 from quancrypt_fl.flower.stores import FolderStore
+from quancrypt_fl.flower.training_run import TrainingRun
 from quancrypt_fl.protect import Protector
+from quancrypt_fl.watching.source import StatusSource
 
 VICTIM = 13
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -268,12 +271,41 @@ def test_as_many_as_are_asked_for(federation: Federation, keys: qn.KeyPair) -> N
 
 
 def test_nobody_ever_answers(federation: Federation) -> None:
-    """Each round fails with a reason, and so the training ends."""
+    """Each round fails with a reason, and the training with them: Flower's run fails."""
     for node in NODES:
         federation.grid.inject(Raises(), node=node)
-    result = federation.train(2)
+    with pytest.raises(FederatedError, match=r"no round succeeded: 2 of 2 failed, .*0 clients"):
+        federation.train(2)
     assert set(federation.failed) == {1, 2}
-    assert len(result.arrays) == 0
+
+
+def test_a_training_of_which_a_round_succeeds_is_no_failure(federation: Federation) -> None:
+    for node in NODES:
+        federation.grid.inject(Raises(), node=node, round=1)
+    federation.train(2, **NO_EVALUATION)
+    assert set(federation.failed) == {2}
+
+
+@pytest.mark.parametrize("end", [SystemExit(0), KeyboardInterrupt()])
+def test_a_run_that_is_stopped_has_not_failed(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    """Flower lets a ServerApp exit when somebody stops its run."""
+    real = TrainingRun._one_round
+
+    def one_round(run: TrainingRun) -> None:
+        if len(run.records) == 2:
+            raise end
+        real(run)
+
+    monkeypatch.setattr(TrainingRun, "_one_round", one_round)
+    with pytest.raises(type(end)):
+        federation.train(6, observer=StatusFile(tmp_path / "status"), **NO_EVALUATION)
+    status = StatusSource(tmp_path / "status").read()
+    assert status is not None
+    assert status.over
+    assert status.error is None
+    assert status.heading() == "Stopped after 2 of 6 rounds; go on with quancrypt run --resume"
 
 
 @pytest.mark.parametrize("weighting", ["integer", "prescaled", "uniform"])
@@ -344,7 +376,8 @@ def test_a_client_checks_the_weight_itself(
         return Total(total.data, total.weight - 1)
 
     monkeypatch.setattr(Ledger, "close", close)
-    federation.train(2, **NO_EVALUATION)
+    with pytest.raises(FederatedError, match="no round succeeded: 2 of 2 failed"):
+        federation.train(2, **NO_EVALUATION)
     assert list(federation.failed) == [1, 2]
     assert all("ledger" in reason for node in NODES for reason in federation.watcher.reasons(node))
     assert federation.watcher.reasons(VICTIM)

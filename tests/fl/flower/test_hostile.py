@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -358,14 +359,27 @@ def test_a_key_that_is_given(
     other_key_file: Path,
     tmp_path: Path,
     fast_disk: None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Three strangers of five do not matter."""
     federation = Federation(
         params, key_file, tmp_path, key_files=dict.fromkeys(NODES[:3], other_key_file)
     )
-    result = federation.train(key_id=keys.secret.key_id, **NO_EVALUATION)
+    with caplog.at_level(logging.ERROR):
+        result = federation.train(key_id=keys.secret.key_id, **NO_EVALUATION)
     assert [set(federation.counted(r)) for r in federation.last.records] == [{14, 15}] * 3
     assert_equal(final(result, keys), federation.expected())
+    advice = "install the new one: quancrypt rotate KIT --install FOLDER"
+    for node in NODES[:3]:  # told in one line on both sides, before any training
+        assert all(
+            "this kit has the old key" in reason and reason.endswith(advice)
+            for reason in federation.watcher.reasons(node)
+        )
+        assert len(federation.watcher.reasons(node)) >= 3
+        assert not any(trained == node for trained, _ in federation.trained)
+    said = [record for record in caplog.records if advice in record.getMessage()]
+    assert len(said) >= 9
+    assert not any(record.exc_info or "\n" in record.getMessage() for record in said)
 
 
 def test_a_key_of_a_round_that_failed_binds_nobody(

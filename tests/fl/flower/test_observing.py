@@ -25,6 +25,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("note", ("text",), {}),
     ("round_finished", ({"round": 2},), {}),
     ("run_finished", (None, "error"), {}),
+    ("run_stopped", (), {}),
 ]  # fmt: skip
 
 

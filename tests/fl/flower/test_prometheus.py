@@ -65,6 +65,9 @@ def test_a_run_in_figures(metrics: PrometheusMetrics) -> None:
     assert value(metrics, "test_accuracy") == 0.5  # the last one that there is
     metrics.run_finished(None, "broken")
     assert value(metrics, "run_state", quancrypt_run_state="failed") == 1
+    metrics.run_stopped()
+    assert value(metrics, "run_state", quancrypt_run_state="failed") == 0
+    assert value(metrics, "run_state", quancrypt_run_state="stopped") == 1
 
 
 def test_clients_cannot_make_series_without_end(

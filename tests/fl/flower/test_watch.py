@@ -219,7 +219,8 @@ def test_a_line_for_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert status.state == "finished"
     text = re.sub(r"[\d.]+ (µs|ms|s),", "TIME,", "\n".join(lines))
     assert text.splitlines() == [
-        "waiting for a run to start",
+        "waiting for a run to start (of an app of your own: one that hands its strategy an "
+        "observer)",
         "Waiting for clients: 1 of 3 connected",
         "Porto: lost: did not answer in 5 s (train+upload)",
         "round 1 of 3: accuracy 50.00 %, training loss 1.5, TIME, 3 counted, up 1.00 kB, "
@@ -321,6 +322,18 @@ def test_a_failed_run_is_the_exit_status(
     assert "Failed after 1 of 3 rounds: all clients are \\x1b[31mlost" in printed
     assert "\x1b" not in printed
     assert command(str(tmp_path), "--once") == 1
+
+
+def test_a_stopped_run_can_be_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = middle()
+    run.run_stopped()
+    put(tmp_path, run.document())
+    assert command(str(tmp_path)) == 1
+    printed = capsys.readouterr().out
+    assert "Stopped after 1 of 3 rounds; go on with quancrypt run --resume\n" in printed
+    assert "failed" not in printed
 
 
 def test_impossible_options(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@
   }
   const counted = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
   const now = () => Date.now() / 1000 + offset;
-  const over = (status) => status.state === "finished" || status.state === "failed";
+  const over = (status) => ["finished", "failed", "stopped"].includes(status.state);
 
   // --- charts, as those of the report ---
 
