@@ -17,16 +17,7 @@ from fuzz.python.target import Target
 
 RUNS = 1500
 MORE_MEMORY = 4 << 30
-OPEN: dict[str, str] = {}
-"""Targets with findings that are not fixed yet."""
-
 TARGETS = all_targets()
-NAMES = [
-    pytest.param(name, marks=pytest.mark.xfail(reason=OPEN[name], strict=False))
-    if name in OPEN
-    else name
-    for name in TARGETS
-]
 
 
 @pytest.fixture
@@ -40,7 +31,7 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.usefixtures("little_memory")
 def test_nothing_is_found(name: str, tmp_path: Path) -> None:
     assert execute(name, TARGETS[name], RUNS, seed=1, work=tmp_path) == 0

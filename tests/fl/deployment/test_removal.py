@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the [flower] extra")
 
+from tests.fl.deployment.dying import Dying
 from tests.fl.deployment.test_joining import Control
 
 from quancrypt_fl.cli import app as commands
@@ -229,21 +230,10 @@ def test_a_removal_that_was_interrupted_is_finished(
     kits: Path, monkeypatch: pytest.MonkeyPatch, survives: int, how: Any
 ) -> None:
     """Between any two of its steps the kit is sound, and from the first on the login is gone."""
-    server, left = kits / "server", survives
-
-    def dying(real: Callable[..., None]) -> Callable[..., None]:
-        def step(*arguments: Any, **options: Any) -> None:
-            nonlocal left
-            if left == 0:
-                raise how
-            left -= 1
-            real(*arguments, **options)
-
-        return step
-
+    server, dying = kits / "server", Dying(survives, how)
     with monkeypatch.context() as patch:
-        patch.setattr(removal, "write_atomically", dying(removal.write_atomically))
-        patch.setattr(Path, "unlink", dying(Path.unlink) if survives == 2 else Path.unlink)
+        patch.setattr(removal, "write_atomically", dying.step(removal.write_atomically))
+        patch.setattr(Path, "unlink", dying.step(Path.unlink) if survives == 2 else Path.unlink)
         with pytest.raises((Killed, RemovalError)):
             remove(server, "client-2")
     found = ServerKit.load(server)

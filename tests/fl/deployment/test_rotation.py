@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the [flower] extra")
 
+from tests.fl.deployment.dying import Dying
 from tests.fl.flower.federation import Federation, assert_equal, final
 
 import quancrypt_native as qn
@@ -180,21 +181,12 @@ def test_an_installation_that_was_interrupted_is_finished(
 ) -> None:
     """Between any two of its steps: keeping the old key, the new key, the settings."""
     made = json.loads(command("rotate", kits / NAMES[0], "--out", tmp_path / "new", "--json"))
-    left, install = survives, ("rotate", kits / NAMES[1], "--install", tmp_path / "new" / "clients")
+    install = ("rotate", kits / NAMES[1], "--install", tmp_path / "new" / "clients")
 
-    def dying(real: Callable[..., None]) -> Callable[..., None]:
-        def step(*arguments: Any, **options: Any) -> None:
-            nonlocal left
-            if left == 0:
-                raise Killed
-            left -= 1
-            real(*arguments, **options)
-
-        return step
-
+    dying = Dying(survives, Killed)
     with monkeypatch.context() as patch:
         for name in ("keep_as", "write_atomically"):
-            patch.setattr(steps, name, dying(getattr(steps, name)))
+            patch.setattr(steps, name, dying.step(getattr(steps, name)))
         with pytest.raises(Killed):
             command(*install)
     command(*install)

@@ -81,20 +81,18 @@ def key_forms(secret: qn.SecretKey) -> dict[str, bytes]:
     ``packed``: two bits a coefficient, what a key file seals. ``coefficients``: int8. ``residues``:
     NTT form, 64-bit words, prime after prime; a stream for SEAL ends with them.
     """
-    packed = bytes(secret._core.save())
-    coefficients = key_coefficients(secret)
     size = 8 * len(secret.params.coeff_modulus) * secret.params.poly_degree
     return {
-        "packed": packed,
-        "coefficients": coefficients.tobytes(),
+        "packed": bytes(secret._core.save()),
+        "coefficients": key_coefficients(secret).tobytes(),
         "residues": seal.export_secret_key(secret)[-size:],
     }
 
 
 def key_coefficients(secret: qn.SecretKey) -> np.ndarray:
     """-1, 0 and 1, int8."""
-    packed = np.frombuffer(bytes(secret._core.save()), np.uint8)
-    codes = np.unpackbits(packed, bitorder="little").reshape(-1, 2)
+    packed = bytes(secret._core.save())
+    codes = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little").reshape(-1, 2)
     coefficients: np.ndarray = (codes[:, 0] + 2 * codes[:, 1]).astype(np.int8) - np.int8(1)
     return coefficients
 
