@@ -37,7 +37,7 @@ void bind_bench(py::module_& m) {
       .def("digest", &KernelBench::digest, py::arg("kernel"), release)
       .def("work", &work, py::arg("kernel"));
   py::class_<SealBench>(m, "SealBench")
-      .def(py::init([](const BoundParameters& p) { return std::make_unique<SealBench>(p.seal); }),
+      .def(py::init([](const BoundParameters& p) { return std::make_unique<SealBench>(p.seal()); }),
            py::arg("parameters"), py::keep_alive<1, 2>())
       .def("operations", &SealBench::operations)
       .def("run", &SealBench::run, py::arg("operation"), py::arg("repeat"), release)

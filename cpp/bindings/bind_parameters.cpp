@@ -49,7 +49,8 @@ void bind_parameters(py::module_& m) {
           [](const BoundParameters& p, std::size_t values) {
             return p.core->ciphertext_count(values);
           },
-          py::arg("values"));
+          py::arg("values"))
+      .def("check_with_seal", [](const BoundParameters& p) { static_cast<void>(p.seal()); });
 }
 
 }  // namespace quancrypt::bindings

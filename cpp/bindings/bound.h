@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,12 +23,26 @@ namespace py = pybind11;
 
 using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
 
-/// Parameters that SEAL accepted too.
-struct BoundParameters {
+/// Parameters, and the same as a SEAL context, whose tables take longer than all of ours: it is made
+/// when it is first asked for.
+class BoundParameters {
+ public:
   explicit BoundParameters(ParameterLiteral literal)
-      : core(std::make_shared<const Parameters>(std::move(literal))), seal(core) {}
+      : core(std::make_shared<const Parameters>(std::move(literal))) {}
   ParametersPtr core;
-  seal_bridge::Context seal;
+
+  /// Throws Error(parameter) if SEAL does not accept the parameters.
+  [[nodiscard]] const seal_bridge::Context& seal() const {
+    std::call_once(lazy_->once, [this] { lazy_->context.emplace(core); });
+    return *lazy_->context;
+  }
+
+ private:
+  struct Lazy {
+    std::once_flag once;
+    std::optional<seal_bridge::Context> context;
+  };
+  std::unique_ptr<Lazy> lazy_ = std::make_unique<Lazy>();  // a once_flag does not move
 };
 
 /// 32 bytes -> seed; anything else is an Error(parameter).

@@ -90,10 +90,11 @@ std::uint64_t minimal_primitive_root(std::size_t degree, const Modulus& modulus)
   }
   // All primitive roots are the odd powers of one of them.
   const std::uint64_t square = multiply_mod(root, root, modulus);
+  const std::uint64_t square_shoup = simd::shoup(square, modulus);
   std::uint64_t smallest = root;
   std::uint64_t current = root;
   for (std::uint64_t i = 1; i < order / 2; ++i) {
-    current = multiply_mod(current, square, modulus);
+    current = simd::reduce_once(simd::multiply_lazy(current, square, square_shoup, p), p);
     smallest = std::min(smallest, current);
   }
   return smallest;

@@ -27,20 +27,27 @@ double centred(std::uint64_t w, std::uint64_t p) {
 NttTables::NttTables(std::size_t degree, const Modulus& modulus)
     : words_(4 * degree), reals_(modulus.bits <= simd::kSmallPrimeBits ? 4 * degree : 0), view_{} {
   const auto log_n = static_cast<std::uint32_t>(std::countr_zero(degree));
+  const std::uint64_t p = modulus.p;
   const std::uint64_t root = minimal_primitive_root(degree, modulus);
-  const std::uint64_t inverse = inverse_mod(root, modulus);
+  const std::uint64_t root_shoup = simd::shoup(root, modulus);
   std::uint64_t* roots = words_.data();
   std::uint64_t* inverses = roots + 2 * degree;
-  std::uint64_t power = 1;
-  std::uint64_t inverse_power = 1;
-  for (std::size_t i = 0; i < degree; ++i) {
+  const auto store = [degree, log_n](std::uint64_t* table, std::size_t i, std::uint64_t power,
+                                     std::uint64_t shoup) {
     const std::size_t at = reverse_bits(i, log_n);
-    roots[at] = power;
-    roots[degree + at] = simd::shoup(power, modulus.p);
-    inverses[at] = inverse_power;
-    inverses[degree + at] = simd::shoup(inverse_power, modulus.p);
-    power = simd::multiply_mod(power, root, modulus);
-    inverse_power = simd::multiply_mod(inverse_power, inverse, modulus);
+    table[at] = power;
+    table[degree + at] = shoup;
+  };
+  const std::uint64_t one_shoup = simd::shoup(1, modulus);
+  store(roots, 0, 1, one_shoup);
+  store(inverses, 0, 1, one_shoup);
+  std::uint64_t power = 1;
+  for (std::size_t i = 1; i < degree; ++i) {
+    power = simd::reduce_once(simd::multiply_lazy(power, root, root_shoup, p), p);
+    const std::uint64_t shoup = simd::shoup(power, modulus);
+    store(roots, i, power, shoup);
+    // root^N = -1, so root^-(N - i) = -root^i. p divides no power * 2^64: both floors make 2^64 - 1.
+    store(inverses, degree - i, p - power, ~shoup);
   }
   const std::uint64_t inverse_n = inverse_mod(degree % modulus.p, modulus);
   view_ = {.modulus = modulus,
@@ -50,7 +57,7 @@ NttTables::NttTables(std::size_t degree, const Modulus& modulus)
            .inverse_root = inverses,
            .inverse_root_shoup = inverses + degree,
            .inverse_n = inverse_n,
-           .inverse_n_shoup = simd::shoup(inverse_n, modulus.p),
+           .inverse_n_shoup = simd::shoup(inverse_n, modulus),
            .real = nullptr,
            .ratio = nullptr,
            .inverse_real = nullptr,
@@ -58,20 +65,20 @@ NttTables::NttTables(std::size_t degree, const Modulus& modulus)
            .inverse_n_real = 0,
            .inverse_n_ratio = 0};
   if (reals_.empty()) return;
-  const auto p = static_cast<double>(modulus.p);
+  const auto divisor = static_cast<double>(p);
   double* real = reals_.data();
   for (std::size_t i = 0; i < degree; ++i) {
-    real[i] = centred(roots[i], modulus.p);
-    real[degree + i] = real[i] / p;
-    real[2 * degree + i] = centred(inverses[i], modulus.p);
-    real[3 * degree + i] = real[2 * degree + i] / p;
+    real[i] = centred(roots[i], p);
+    real[degree + i] = real[i] / divisor;
+    real[2 * degree + i] = centred(inverses[i], p);
+    real[3 * degree + i] = real[2 * degree + i] / divisor;
   }
   view_.real = real;
   view_.ratio = real + degree;
   view_.inverse_real = real + 2 * degree;
   view_.inverse_ratio = real + 3 * degree;
-  view_.inverse_n_real = centred(inverse_n, modulus.p);
-  view_.inverse_n_ratio = view_.inverse_n_real / p;
+  view_.inverse_n_real = centred(inverse_n, p);
+  view_.inverse_n_ratio = view_.inverse_n_real / divisor;
 }
 
 RnsRing::RnsRing(std::size_t degree, const std::vector<std::uint64_t>& primes) : degree_(degree) {

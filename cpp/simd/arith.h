@@ -14,6 +14,15 @@ inline std::uint64_t shoup(std::uint64_t w, std::uint64_t p) {
   return static_cast<std::uint64_t>((static_cast<u128>(w) << 64) / p);
 }
 
+/// The same by floor(2^128 / p), without a division. Dropped fractions make the quotient at most 1
+/// too small; what is then left of w * 2^64 is below 2p < 2^62.
+inline std::uint64_t shoup(std::uint64_t w, const Modulus& m) {
+  const std::uint64_t q =
+      w * m.ratio_hi + static_cast<std::uint64_t>((static_cast<u128>(w) * m.ratio_lo) >> 64);
+  const std::uint64_t left = 0 - q * m.p;
+  return q + ((m.p - 1 - left) >> 63);
+}
+
 /// w * x mod p in [0, 2p); any x, w < p < 2^62.
 inline std::uint64_t multiply_lazy(std::uint64_t x, std::uint64_t w, std::uint64_t w_shoup,
                                    std::uint64_t p) {

@@ -58,6 +58,37 @@ TEST(reduction_agrees_with_plain_division) {
   }
 }
 
+TEST(quotients_without_division_agree_with_plain_division) {
+  std::mt19937_64 rng(6);
+  for (const std::uint64_t p : {std::uint64_t{3}, std::uint64_t{65537},
+                                std::uint64_t{2199023190017}, std::uint64_t{1152921504606830593}}) {
+    const Modulus m = make_modulus(p);
+    for (int i = 0; i < 20000; ++i) {
+      std::uint64_t w = rng() % p;
+      if (i < 3) w = std::min<std::uint64_t>(i, p - 1);
+      if (i == 3) w = p - 1;
+      CHECK(simd::shoup(w, m) == simd::shoup(w, p));
+    }
+  }
+}
+
+TEST(ntt_tables_are_powers_of_the_root) {
+  for (const std::uint32_t bits : {20U, 41U, 60U}) {
+    const RnsRing ring(1024, find_primes(1024, bits, 1, {}));
+    const simd::NttTable& table = ring.ntt(0);
+    const Modulus& m = table.modulus;
+    const std::uint64_t root = minimal_primitive_root(1024, m);
+    for (std::size_t i = 0; i < 1024; ++i) {
+      const std::size_t at = reverse_bits(i, table.log_n);
+      const std::uint64_t inverse = table.inverse_root[at];
+      CHECK(table.root[at] == power_mod(root, i, m));
+      CHECK(simd::multiply_mod(inverse, table.root[at], m) == 1);
+      CHECK(table.root_shoup[at] == simd::shoup(table.root[at], m.p));
+      CHECK(table.inverse_root_shoup[at] == simd::shoup(inverse, m.p));
+    }
+  }
+}
+
 TEST(ntt_equals_seal_and_inverts) {
   for (const std::size_t n : {1024U, 2048U, 4096U, 8192U, 16384U, 32768U}) {
     for (const std::uint32_t bits : {20U, 41U, 48U, 50U, 60U}) {

@@ -87,6 +87,13 @@ class Parameters:
         ).hexdigest()[:32]
 
     @classmethod
+    def _new(cls, literal: _Literal) -> Self:
+        """Parameters that nobody has made before: SEAL has to accept them, too."""
+        made = cls(literal)
+        made._core.check_with_seal()
+        return made
+
+    @classmethod
     def for_aggregation(
         cls,
         *,
@@ -146,7 +153,7 @@ class Parameters:
             max_degree=max_poly_degree,
             parties=parties,
         )
-        return cls(
+        return cls._new(
             _Literal(
                 encoding="packed",
                 poly_degree=design.degree,
@@ -207,7 +214,7 @@ class Parameters:
                     f"coeff_modulus_bits asks for {sizes.count(size)}"
                 )
         primes = [left[size].pop() for size in sizes]
-        return cls(
+        return cls._new(
             _Literal(
                 encoding="slots",
                 poly_degree=poly_degree,

@@ -1,4 +1,4 @@
-"""Messages out, replies in as they arrive: one in memory at a time, each handled once."""
+"""Messages out, replies in as they arrive, each handled once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from quancrypt_fl.errors import FederatedError
 from quancrypt_fl.flower.nodes import printable
 from quancrypt_fl.flower.observing import RunObserver
+from quancrypt_fl.flower.pulling import Pulls
 from quancrypt_native import QuanCryptError
 
 __all__ = ["Collector", "Handler"]
@@ -72,6 +73,10 @@ class Collector:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _overdue: dict[str, int] = field(default_factory=dict)
+    _pulls: Pulls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pulls = Pulls(self.grid)
 
     def exchange(
         self,
@@ -144,23 +149,31 @@ class _Exchange:
             self._look_after_nodes()
             pause = max(0.0 if arrived else self._c.poll, min(_REST * self._vain, _LONGEST_REST))
             if (self.waiting or self._away) and pause:
-                self._c.sleep(min(pause, max(0.0, self._deadline - clock())))
+                self._pause(min(pause, max(0.0, self._deadline - clock())))
         for node, (_, _, reason) in sorted(self._away.items()):
             self._lose(node, reason)
         for node in sorted(asked.node for asked in self.waiting.values()):
             self._lose(node, f"no answer within {self._timeout:g} s")
 
+    def _pause(self, seconds: float) -> None:
+        if len(self._c._pulls):
+            self._c._pulls.wait(seconds)
+        else:
+            self._c.sleep(seconds)
+
     def _pull(self) -> Iterator[tuple[str, Message]]:
         """What has arrived; what comes too late is told and dropped.
 
-        Messages are fetched one at a time: only one upload is in memory, and one whose bytes
-        Flower cannot read takes no other with it.
+        Messages are fetched one at a time: only uploads that are slow to come are in memory
+        together, and one whose bytes Flower cannot read takes no other with it.
         """
         self._vain = 0.0
         for key, asked in list(self.waiting.items()):
             started = self._c.clock()
             try:
-                replies = list(self._c.grid.pull_messages([key]))
+                replies = self._c._pulls.fetch(key)
+                if replies is None:
+                    continue
                 self._vain += 0.0 if replies else self._c.clock() - started
                 for reply in replies:
                     answers = reply.metadata.reply_to_message_id
@@ -183,7 +196,7 @@ class _Exchange:
     def _drop_overdue(self) -> None:
         for key, node in list(self._c._overdue.items()):
             with suppress(Exception):
-                for reply in self._c.grid.pull_messages([key]):
+                for reply in self._c._pulls.fetch(key) or []:
                     self._c._overdue.pop(key, None)
                     if not _is_flowers_own(reply):
                         self._ignore(node, "late: the time for it is over")

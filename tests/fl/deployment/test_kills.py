@@ -213,7 +213,7 @@ def test_a_client_in_each_phase_and_the_server(victims: Callable[[int], Victims]
 
 @pytest.mark.slow
 def test_a_client_amid_its_upload(victims: Callable[[int], Victims]) -> None:
-    """Flower waits three minutes for the rest of it; then the client is asked again."""
+    """The rest of it never comes: the client is asked again once its SuperNode is back."""
     made = victims(1)
     with made.deployment.training():
         made.kill_client_in("client-2", "uploading")
