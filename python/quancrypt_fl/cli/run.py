@@ -96,8 +96,8 @@ def run(
 
     Follows it to its end, also over a restart of the server, and writes results.json. The model
     stays with the clients; the server keeps a copy that they sealed. Ctrl-C stops the training;
-    --resume goes on with it. The exit status is 0 only if the training was completed; it is 1 if it
-    failed, as one without a successful round has.
+    --resume goes on with it, or follows it where only this command was killed. The exit status is 0
+    only if the training was completed; it is 1 if it failed, as one without a successful round has.
     """
     with interruptible_imports():
         from quancrypt_fl.deployment.events import EventLog
@@ -126,14 +126,17 @@ def run(
             else _own(control, app, log, _values(setting or []), rounds)
         )
         with _terminated_as_interrupted():
-            if training.others(patient=resume):
+            others = training.others(patient=resume)
+            going_on = others[0] if resume and training.is_alive(others) else None
+            if others and going_on is None:
                 raise CommandError(
-                    f"{loaded.folder}: a run is going on already; stop it, or wait for its end"
+                    f"{loaded.folder}: a run is going on already; stop it, wait for its end, or "
+                    "follow it with --resume"
                 )
             if training.folder is not None and not resume:
                 for old in prune_runs(loaded.state, keep_runs):
                     log("run", f"removed {old}: only the last runs are kept", folder=str(old))
-            outcome = _complete(training, resume=resume)
+            outcome = _complete(training, resume=resume, going_on=going_on)
     if out is not None:
         copy_results(outcome, out)
     _show(outcome, out, json_only=json_only)
@@ -209,11 +212,11 @@ def _values(settings: list[str]) -> dict[str, Any]:
     return values
 
 
-def _complete(training: Training, *, resume: bool) -> Outcome:
+def _complete(training: Training, *, resume: bool, going_on: int | None = None) -> Outcome:
     from quancrypt_fl.deployment.runs import RunError, RunStoppedError
 
     try:
-        return training.complete(resume=resume)
+        return training.complete(resume=resume, going_on=going_on)
     except KeyboardInterrupt as error:
         training.stop()
         raise CommandInterruptedError(

@@ -96,8 +96,13 @@ class Training:
     sleep: Callable[[float], None] = time.sleep
     run: int | None = field(default=None, init=False)
 
-    def complete(self, *, resume: bool) -> Outcome:
+    def complete(self, *, resume: bool, going_on: int | None = None) -> Outcome:
         """Run it to its end.
+
+        Parameters
+        ----------
+        going_on
+            Flower's run to follow, instead of starting one.
 
         Raises
         ------
@@ -108,7 +113,8 @@ class Training:
         """
         crashes, finished = 0, self.finished_rounds
         while True:
-            state = self._once(resume=resume)
+            state = self._once(resume=resume, going_on=going_on)
+            going_on = None
             if state.status == "completed":
                 return Outcome(self.folder, self._results())
             if state.status == "stopped":
@@ -131,11 +137,11 @@ class Training:
         ----------
         patient
             Wait for their end, too, for as long as Flower takes a ServerApp to be alive that went
-            down with its machine.
+            down with its machine; not where one :meth:`is_alive`.
         """
         deadline, told = self.clock() + _MOURNING, False
         while others := self._patiently(self.control.unfinished):
-            if not patient or self.clock() > deadline:
+            if not patient or self.clock() > deadline or self.is_alive(others):
                 break
             if not told:
                 self.log(
@@ -144,6 +150,12 @@ class Training:
                 told = True
             self.sleep(1.0)
         return others
+
+    def is_alive(self, others: list[int]) -> bool:
+        """Whether the only run that is going on is this: a ServerApp is at work in its folder."""
+        if self.folder is None or len(others) != 1:
+            return False
+        return _is_at_work(self.folder / "history" / "lock")
 
     def stop(self) -> None:
         """Stop the run that is going on, if any."""
@@ -167,11 +179,17 @@ class Training:
         except (OSError, ValueError, KeyError, TypeError):
             return 0
 
-    def _once(self, *, resume: bool) -> RunState:
-        """One of Flower's runs, from its start to its end."""
-        self.run = self._patiently(lambda: self.control.start(self.bundle, self.settings(resume)))
+    def _once(self, *, resume: bool, going_on: int | None = None) -> RunState:
+        """One of Flower's runs, from its start, or from where it is, to its end."""
+        if going_on is None:
+            self.run = self._patiently(
+                lambda: self.control.start(self.bundle, self.settings(resume))
+            )
+            self.log("run", f"started, Flower's run {self.run}", level="debug", run=str(self.run))
+        else:
+            self.run = going_on
+            self.log("run", "the training is going on; following it", run=str(going_on))
         run = self.run
-        self.log("run", f"started, Flower's run {run}", level="debug", run=str(run))
         over = threading.Event()
         reader = threading.Thread(target=self._follow, args=(run, over), daemon=True)
         reader.start()

@@ -194,6 +194,34 @@ def test_a_run_that_died_with_its_machine_is_waited_for(tmp_path: Path) -> None:
     assert training(Server([], tmp_path, looks=10**6))[0].others(patient=True) == [7]
 
 
+def test_a_run_that_is_alive_is_followed(tmp_path: Path) -> None:
+    """Only the command that followed it was killed: its ServerApp holds the lock of the history."""
+    document = results(tmp_path / "run-1")
+    (tmp_path / "run-1" / "history").mkdir()
+    server = Server([RunState("completed", "")] * 7, tmp_path / "run-1", looks=10**6)
+    with (tmp_path / "run-1" / "history" / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made, output = training(server)
+        others = made.others(patient=True)
+        assert others == [7]
+        assert made.is_alive(others)
+        assert not made.is_alive([])
+        assert not made.is_alive([7, 8])
+    assert not made.is_alive(others)
+    assert "an earlier run is not over" not in output.getvalue()
+    assert made.complete(resume=True, going_on=7) == Outcome(tmp_path / "run-1", document)
+    assert server.settings == []  # none was started
+    assert "line of run 7" in output.getvalue()
+
+
+def test_a_run_that_is_followed_and_crashes_is_gone_on_with(tmp_path: Path) -> None:
+    results(tmp_path)
+    ends = [RunState("completed", "")] + [RunState("failed", CRASH)] * 6
+    server = Server(ends, tmp_path)
+    training(server)[0].complete(resume=True, going_on=7)
+    assert server.settings == [{"resume": True}]
+
+
 def test_results_that_cannot_be_read(tmp_path: Path) -> None:
     server = Server([RunState("completed", "")], tmp_path)
     with pytest.raises(RunError, match=r"results\.json: cannot be read"):
