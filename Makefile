@@ -15,7 +15,8 @@ EXPERIMENTS ?= $(ACCURACIES) timing communication ablation-bits ablation-clip ab
     ablation-smoothing noniid weights-vs-differences
 
 # Fuzz targets of fuzz/cpp, and how many mutations of each continuous integration runs.
-FUZZ_TARGETS := residues checksum parameters secret_key public_key update sum decrypt seal_import
+FUZZ_TARGETS := residues checksum parameters secret_key public_key update sum decrypt deal party public_shares parts \
+    seal_import
 FUZZ_RUNS ?= 3000
 
 VENV ?= .venv
@@ -83,7 +84,8 @@ fuzz: $(VENV)/.dev ## fuzz C++ (libFuzzer, 10^8 executions) and Python (10^7) fo
 	CC=clang CXX=clang++ $(CONFIGURE) $(WITHOUT_MODULE) -DQUANCRYPT_SANITIZE=address,undefined,fuzzer-no-link \
 	    -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF -DQUANCRYPT_WERROR=OFF -DQUANCRYPT_BUILD_FUZZERS=ON
 	$(BIN)/cmake --build $(CPP_BUILD) --target $(FUZZ_TARGETS:%=fuzz_%)
-	$(BIN)/python fuzz/campaign.py $(CPP_BUILD)/fuzz fuzz/corpus/cpp $(CPP_BUILD)/work --millions 100
+	$(BIN)/python fuzz/campaign.py $(CPP_BUILD)/fuzz fuzz/corpus/cpp $(CPP_BUILD)/work --millions 100 \
+	    --jobs $(JOBS)
 	OMP_NUM_THREADS=1 QUANCRYPT_NUM_THREADS=1 $(BIN)/python -m fuzz.python.run --runs 20000 --rounds 36 \
 	    --seed 1 --work $(CPP_BUILD)/work-python
 

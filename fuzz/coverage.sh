@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 build=$1
-targets="residues checksum parameters secret_key public_key update sum decrypt seal_import"
+targets="residues checksum parameters secret_key public_key update sum decrypt deal party public_shares parts seal_import"
 # The flags are those of a build type of its own: SEAL is compiled without them.
 CC=clang CXX=clang++ cmake -S . -B "$build" -G Ninja -DQUANCRYPT_BUILD_FUZZERS=ON -DQUANCRYPT_WERROR=OFF \
     -DCMAKE_DISABLE_FIND_PACKAGE_pybind11=ON --no-warn-unused-cli -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
@@ -20,4 +20,4 @@ for target in $targets; do
 done
 llvm-profdata merge -o "$build/all.profdata" "$build"/*.profraw
 llvm-cov report "${objects[@]}" -instr-profile "$build/all.profdata" \
-    | grep -E '^Filename|cpp/(wire|rlwe|ring/ring|packing/layout)'
+    | grep -E '^Filename|cpp/(wire|rlwe|multiparty|ring/ring|packing/layout)'

@@ -36,7 +36,7 @@ LAYERS: dict[str, set[str]] = {
 
 TOP = ("bindings", "tests")
 SEAL_USERS = ("seal_bridge", "bench", "tests")
-KERNEL_SETS = ("portable", "sse42", "avx2", "avx512")
+KERNEL_SETS = ("portable", "sse42", "sha", "avx2", "avx512")
 WIDE_SETS = KERNEL_SETS[1:]
 INTRINSICS = {"immintrin.h", "nmmintrin.h", "arm_neon.h"}
 
@@ -280,7 +280,10 @@ def test_the_native_package_has_no_circle() -> None:
     }
 
 
-DOORS = ("protect.py", "envelopes/signer.py")
+DOORS = (
+    "protect.py", "joint/ceremony.py", "joint/channel.py", "joint/protector.py",
+    "envelopes/signer.py",
+)  # fmt: skip
 """The modules of the federated side that use the native package."""
 
 TOOLS = ("cli", "bench")
@@ -310,12 +313,13 @@ def fl_path(name: str) -> Path | None:
 
 
 ORDER = (
-    "errors", "atomic_files", "seeds", "machine", "audit", "receipts", "plots",
+    "errors", "atomic_files", "seeds", "machine", "audit", "claims", "receipts", "plots",
     "envelopes",
     "method", "data", "models",
-    "config", "observer", "checkpoint", "protect", "baselines", "training", "results",
+    "config", "observer", "checkpoint", "protect", "joint", "baselines", "private",
+    "training", "results",
     "engines", "flower", "deployment", "export", "report", "watching",
-    "tensorboard", "bench", "experiments",
+    "tensorboard", "bench", "experiments", "leakage",
     "cli",
 )  # fmt: skip
 """Files and folders of the federated side: each uses only what stands before it."""
@@ -369,6 +373,10 @@ def test_the_server_side_imports_nothing_that_opens() -> None:
     reached = {path.stem for path in seen if path.parent.name == "flower"}
     assert {"strategy", "training_run", "server_round", "ledger", "history"} <= reached
     assert not reached & {"client", "mod", "stores", "context_store", "held", "snapshot", "final"}
+    assert not reached & {"client_keys", "parties"}
+    joint = {path.stem for path in seen if path.parent.name == "joint"}
+    assert {"facts", "opened"} <= joint
+    assert not joint & {"protector", "channel"}
     envelopes = {path.stem for path in seen if path.parent.name == "envelopes"}
     assert "gate" in envelopes
     assert "signer" not in envelopes

@@ -316,6 +316,11 @@ const std::vector<KernelBench::Entry>& KernelBench::entries() {
       {"unpack_bits", Encoded::any,
        [](const Set& s, O& o) { s.unpack_bits(o.bits.data(), o.n, o.modulus.bits, o.z.data()); },
        [](const O& o) { return Work{o.n, 8 * o.n + o.bits.size(), 0, 0}; }},
+      {"add_bits", Encoded::any,
+       [](const Set& s, O& o) {
+         o.returned = s.add_bits(o.bits.data(), o.n, false, o.z.data(), o.modulus) ? 1 : 0;
+       },
+       [](const O& o) { return Work{o.n, 16 * o.n + o.bits.size(), 0, 0}; }},
       {"find_not_below", Encoded::any,
        [](const Set& s, O& o) { o.returned = s.find_not_below(o.y.data(), o.n, o.modulus.p); },
        [](const O& o) { return Work{o.n, 8 * o.n, 0, 0}; }},

@@ -53,17 +53,19 @@ void receive(Party& party, const ByteArray& data) {
 py::bytes partial_decryption(const Party& party, const ByteArray& body, std::size_t ciphertexts,
                              const std::vector<std::size_t>& points,
                              const std::vector<std::pair<py::bytes, bool>>& masks,
-                             const py::bytes& prefix) {
+                             const py::bytes& request, const py::bytes& prefix) {
   const BodyView view = body_view(body, std::nullopt);
   SecureBuffer<PairMask> pairs(masks.size());
   for (std::size_t i = 0; i < masks.size(); ++i) {
     pairs[i] = {to_seed(std::string_view(masks[i].first)), masks[i].second};
   }
+  SecureBuffer<Seed> seed(1);
+  seed[0] = to_seed(std::string_view(request));
   Frame frame(prefix, ciphertexts * party.parameters()->polynomial_bytes());
   {
     const py::gil_scoped_release release;
     frame.seal(party.parameters()->polynomial_checksums(),
-               party.partial_decryption(view, ciphertexts, points, pairs, frame.body()));
+               party.partial_decryption(view, ciphertexts, points, pairs, seed[0], frame.body()));
   }
   return std::move(frame).bytes();
 }
@@ -110,7 +112,7 @@ void bind_multiparty(py::module_& m) {
       .def("deal", &deal, py::arg("point"))
       .def("receive", &receive, py::arg("data"))
       .def("partial_decryption", &partial_decryption, py::arg("body"), py::arg("ciphertexts"),
-           py::arg("points"), py::arg("masks"), py::arg("prefix"));
+           py::arg("points"), py::arg("masks"), py::arg("request"), py::arg("prefix"));
   m.def("combine_public_shares", &combine_public_shares, py::arg("parameters"),
         py::arg("common_seed"), py::arg("shares"));
   m.def("combine_packed", &combine_packed, py::arg("parameters"), py::arg("body"), py::arg("parts"),

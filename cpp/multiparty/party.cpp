@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
@@ -26,18 +27,25 @@ constexpr std::size_t kSeeds = 2;
 
 /// Buffers of one worker of partial_decryption.
 struct Workspace {
-  SecureBuffer<std::uint64_t> c1;   // [data primes][degree], becomes the partial decryption
-  SecureBuffer<std::uint64_t> row;  // [degree]: smudging, or a mask
-  std::optional<Smudging> smudging;
+  explicit Workspace(const Parameters& parameters)
+      : noise(parameters.degree()),
+        piece(kUniformPiece),
+        smudging(parameters.ring(), parameters.literal().smudging_bits) {}
 
-  void prepare(const Parameters& parameters) {
-    if (smudging) return;
-    c1 = SecureBuffer<std::uint64_t>(parameters.data_primes() * parameters.degree());
-    row = SecureBuffer<std::uint64_t>(parameters.degree());
-    smudging.emplace(parameters.ring(), parameters.data_primes(),
-                     parameters.literal().smudging_bits);
-  }
+  SecureBuffer<std::uint64_t> noise;  // [degree]: smudging modulo one prime
+  SecureBuffer<std::uint64_t> piece;  // of c1, becomes one of the partial decryption
+  Smudging smudging;
+  UniformScratch uniform;
+  std::deque<Prng> streams;  // of masks
 };
+
+/// What is read next comes from main memory while the CPU has something else to do.
+void prefetch(const void* from, std::size_t bytes) {
+  constexpr std::size_t kLine = 64;
+  for (std::size_t at = 0; at < bytes; at += kLine) {
+    __builtin_prefetch(static_cast<const std::uint8_t*>(from) + at);
+  }
+}
 
 void require_point(const Parameters& parameters, std::size_t point) {
   const std::size_t parties = parameters.literal().parties;
@@ -172,7 +180,7 @@ void Party::receive(const std::uint8_t* data, std::size_t size) {
 std::vector<std::uint32_t> Party::partial_decryption(const BodyView& body, std::size_t ciphertexts,
                                                      const std::vector<std::size_t>& points,
                                                      const SecureBuffer<PairMask>& masks,
-                                                     std::uint8_t* out) const {
+                                                     const Seed& request, std::uint8_t* out) const {
   const RnsRing& ring = parameters_->ring();
   const simd::KernelTable& kernels = simd::kernels();
   const std::size_t n = ring.degree();
@@ -191,28 +199,44 @@ std::vector<std::uint32_t> Party::partial_decryption(const BodyView& body, std::
     kernels.scale_add(key.data() + i * n, share_.data() + i * n, lambda,
                       simd::shoup(lambda, modulus.p), n, modulus);
   }
-  const SecretSeed noise_seed;
+  const SecretSeed noise_seed(request);
   std::vector<std::uint32_t> checksums(ciphertexts);
-  std::vector<Workspace> workspaces(num_threads());
+  std::vector<std::optional<Workspace>> workspaces(num_threads());
   parallel_for(ciphertexts, workspaces.size(), [&](std::size_t index, std::size_t worker) {
-    Workspace& w = workspaces[worker];
-    w.prepare(*parameters_);
-    read_polynomial(*parameters_, body, index, 1, w.c1.data());
+    if (!workspaces[worker]) workspaces[worker].emplace(*parameters_);
+    Workspace& w = *workspaces[worker];
+    const std::uint8_t* from = polynomial_data(*parameters_, body, index, 1);
+    std::uint8_t* part = out + index * parameters_->polynomial_bytes();
+    std::uint8_t* to = part;
     Prng noise(noise_seed.get(), {index, kSecretPart});
-    w.smudging->sample(noise);
+    w.smudging.sample(noise);
     for (std::size_t i = 0; i < primes; ++i) {
       const Modulus& modulus = ring.modulus(i);
-      std::uint64_t* d = w.c1.data() + i * n;
-      w.smudging->residues(i, w.row.data());
-      kernels.ntt_forward(w.row.data(), ring.ntt(i));
-      kernels.multiply_add(d, d, key.data() + i * n, w.row.data(), n, modulus);
+      const std::size_t bytes = kUniformPiece / 8 * modulus.bits;
+      w.smudging.residues(i, w.noise.data());
+      kernels.ntt_forward(w.noise.data(), ring.ntt(i));
+      w.streams.clear();
       for (std::size_t k = 0; k < masks.size(); ++k) {
-        const PairMask& mask = masks[k];
-        Prng prng(mask.seed, {index, static_cast<std::uint32_t>(i)});
-        add_scaled_uniform(prng, d, n, mask.negative ? modulus.p - 1 : 1, modulus);
+        w.streams.emplace_back(masks[k].seed, StreamId{index, static_cast<std::uint32_t>(i)});
+      }
+      // All that is done with a piece is done while it lies in the L1 cache.
+      for (std::size_t at = 0; at < n; at += kUniformPiece, from += bytes, to += bytes) {
+        std::uint64_t* d = w.piece.data();
+        const std::uint64_t* share = key.data() + i * n + at;
+        if (at + kUniformPiece < n) {
+          prefetch(from + bytes, bytes);
+          prefetch(share + kUniformPiece, kUniformPiece * sizeof(std::uint64_t));
+        }
+        unpack_residues(ring, i, at, kUniformPiece, from, d);
+        kernels.multiply_add(d, d, share, w.noise.data() + at, kUniformPiece, modulus);
+        for (std::size_t k = 0; k < masks.size(); ++k) {
+          add_uniform(w.streams[k], d, masks[k].negative, modulus, w.uniform);
+        }
+        kernels.pack_bits(d, kUniformPiece, modulus.bits, to);
       }
     }
-    checksums[index] = write_polynomial(*parameters_, w.c1.data(), index, out);
+    QUANCRYPT_PUBLIC(part, parameters_->polynomial_bytes());  // what leaves
+    checksums[index] = kernels.crc32c(0, part, parameters_->polynomial_bytes());
   });
   return checksums;
 }

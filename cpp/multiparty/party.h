@@ -43,11 +43,13 @@ class Party {
 
   /// lambda c1 (share) + smudging + masks, for each ciphertext of `body`, which holds both polynomials.
   /// Writes parameters.polynomial_bytes() a ciphertext; returns the CRC-32C of each. `points`: of all
-  /// participants; `masks`: one for each other participant, known to those two.
+  /// participants; `masks`: one for each other participant, known to those two. `request`: of this
+  /// ciphertext and these participants, known to this party alone; smudging comes out of it and of the
+  /// operating system's randomness, so that it is another for another request even if that repeats.
   std::vector<std::uint32_t> partial_decryption(const BodyView& body, std::size_t ciphertexts,
                                                 const std::vector<std::size_t>& points,
                                                 const SecureBuffer<PairMask>& masks,
-                                                std::uint8_t* out) const;
+                                                const Seed& request, std::uint8_t* out) const;
 
   [[nodiscard]] const ParametersPtr& parameters() const noexcept { return parameters_; }
 

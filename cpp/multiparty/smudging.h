@@ -13,8 +13,8 @@ namespace quancrypt {
 /// Ring elements with coefficients uniform on [-2^bits, 2^bits - 1]. Constant time. One worker's.
 class Smudging {
  public:
-  /// For residues modulo the first `primes` primes; 1 <= bits <= kMaxSmudgingBits (parameters.h).
-  Smudging(const RnsRing& ring, std::size_t primes, unsigned bits);
+  /// 1 <= bits <= kMaxSmudgingBits (parameters.h).
+  Smudging(const RnsRing& ring, unsigned bits);
 
   /// Draws a new element.
   void sample(Prng& prng);
@@ -24,7 +24,8 @@ class Smudging {
  private:
   const RnsRing& ring_;
   unsigned bits_;
-  unsigned word_bits_;                 // words are below every prime: no reduction
+  unsigned word_bits_;                 // at most 50
+  SecureBuffer<std::uint8_t> packed_;  // one word of each coefficient
   SecureBuffer<std::uint64_t> words_;  // [words][degree]: of element + 2^bits, lowest first
 };
 

@@ -35,8 +35,8 @@ class Prng {
   void read(std::uint8_t* out, std::size_t size);
 
  private:
-  // Sixteen blocks are what the widest kernel makes at a time: nothing of its work is thrown away.
-  static constexpr std::size_t kBufferBlocks = 16;
+  // What the widest kernel makes at a time: nothing of its work is thrown away.
+  static constexpr std::size_t kBufferBlocks = 32;
 
   std::uint8_t key_[32];
   std::uint8_t nonce_[12];
@@ -52,6 +52,12 @@ Seed fresh_seed();
 class SecretSeed {
  public:
   SecretSeed() : seed_(fresh_seed()) { QUANCRYPT_SECRET(seed_.data(), seed_.size()); }
+  /// Fresh bytes, exclusive or `other`: uniform if either is, whatever the one tells of the other's use.
+  explicit SecretSeed(const Seed& other) : SecretSeed() {
+    for (std::size_t i = 0; i < seed_.size(); ++i) {
+      seed_[i] = static_cast<std::uint8_t>(seed_[i] ^ other[i]);
+    }
+  }
   ~SecretSeed() { wipe(seed_.data(), seed_.size()); }
   SecretSeed(const SecretSeed&) = delete;
   SecretSeed& operator=(const SecretSeed&) = delete;

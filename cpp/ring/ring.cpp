@@ -98,7 +98,9 @@ RnsRing::RnsRing(std::size_t degree, const std::vector<std::uint64_t>& primes) :
       throw Error(ErrorCode::parameter, std::to_string(p) + " is not a prime below 2^60");
     }
     moduli_.push_back(make_modulus(p));
-    tables_.push_back(std::make_unique<NttTables>(degree, moduli_.back()));
+  }
+  for (const Modulus& modulus : moduli_) {  // after all checks: tables take memory
+    tables_.push_back(std::make_unique<NttTables>(degree, modulus));
   }
 }
 

@@ -42,7 +42,7 @@ void sample_uniform(Prng& prng, std::uint64_t* out, std::size_t n, const Modulus
 void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint64_t factor,
                         const Modulus& modulus) {
   // Piece by piece, and each piece added while it lies in the L1 cache.
-  constexpr std::size_t kPiece = 512;
+  constexpr std::size_t kPiece = kUniformPiece;
   const simd::KernelTable& kernels = simd::kernels();
   const std::uint64_t factor_shoup = simd::shoup(factor, modulus.p);
   SecureBuffer<std::uint8_t> bytes(kPiece / 8 * kMaxPrimeBits);
@@ -63,11 +63,31 @@ void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint
       }
     }
     QUANCRYPT_SECRET(piece.data(), kPiece * sizeof(std::uint64_t));
-    if (factor == 1) {
-      kernels.add(sum + done, piece.data(), kPiece, modulus);
-    } else {
-      kernels.scale_add(sum + done, piece.data(), factor, factor_shoup, kPiece, modulus);
-    }
+    kernels.scale_add(sum + done, piece.data(), factor, factor_shoup, kPiece, modulus);
+  }
+}
+
+void add_uniform(Prng& prng, std::uint64_t* sum, bool negative, const Modulus& modulus,
+                 UniformScratch& scratch) {
+  const simd::KernelTable& kernels = simd::kernels();
+  std::uint8_t* bytes = scratch.bytes.data();
+  std::uint64_t* x = scratch.numbers.data();
+  std::uint64_t* draws = scratch.draws.data();
+  prng.read(bytes, kUniformPiece / 8 * modulus.bits);
+  if (kernels.add_bits(bytes, kUniformPiece, negative, sum, modulus)) return;
+  QUANCRYPT_PUBLIC(bytes, scratch.bytes.size());  // to the comparison with p, see the header
+  kernels.unpack_bits(bytes, kUniformPiece, modulus.bits, x);
+  for (std::size_t i = 0; i < kUniformPiece; ++i) {
+    i += kernels.find_not_below(x + i, kUniformPiece - i, modulus.p);
+    if (i == kUniformPiece) break;
+    do {
+      prng.read(bytes, modulus.bits);
+      QUANCRYPT_PUBLIC(bytes, modulus.bits);
+      kernels.unpack_bits(bytes, 8, modulus.bits, draws);  // seven are dropped: rejection is rare
+    } while (draws[0] >= modulus.p);
+    QUANCRYPT_SECRET(draws, sizeof(std::uint64_t));
+    sum[i] = negative ? simd::sub_mod(sum[i], draws[0], modulus.p)
+                      : simd::add_mod(sum[i], draws[0], modulus.p);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/secure_buffer.h"
 #include "ring/primes.h"
 #include "ring/prng.h"
 
@@ -20,6 +21,21 @@ void sample_uniform(Prng& prng, std::uint64_t* out, std::size_t n, const Modulus
 /// rejected, which is independent of those that are kept.
 void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint64_t factor,
                         const Modulus& modulus);
+
+/// Numbers that the two functions for secret draws read at a time.
+inline constexpr std::size_t kUniformPiece = 512;
+
+/// Memory of add_uniform, one thread's.
+struct UniformScratch {
+  SecureBuffer<std::uint8_t> bytes{kUniformPiece / 8 * kMaxPrimeBits};
+  SecureBuffer<std::uint64_t> numbers{kUniformPiece};
+  SecureBuffer<std::uint64_t> draws{8};
+};
+
+/// sum[kUniformPiece] = sum + x modulo p, or sum - x, for the next x that add_scaled_uniform reads; all
+/// else as there.
+void add_uniform(Prng& prng, std::uint64_t* sum, bool negative, const Modulus& modulus,
+                 UniformScratch& scratch);
 
 /// Uniform on {-1, 0, 1}, one 32-bit word a draw (the draws of SEAL's sample_poly_ternary).
 /// `scratch` holds 4 n bytes.

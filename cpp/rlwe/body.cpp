@@ -25,19 +25,23 @@ void check_body_size(const Parameters& parameters, const BodyView& body, std::si
   }
 }
 
+const std::uint8_t* polynomial_data(const Parameters& parameters, const BodyView& body,
+                                    std::size_t ciphertext, std::size_t part) {
+  const std::size_t index = body.seed ? ciphertext : 2 * ciphertext + part;
+  return body.data + index * parameters.polynomial_bytes();
+}
+
 void read_polynomial(const Parameters& parameters, const BodyView& body, std::size_t ciphertext,
                      std::size_t part, std::uint64_t* residues) {
   const std::size_t n = parameters.degree();
-  const std::size_t bytes = parameters.polynomial_bytes();
   if (part == 1 && body.seed) {
     for (std::size_t i = 0; i < parameters.data_primes(); ++i) {
       expand_c1(parameters, *body.seed, ciphertext, i, residues + i * n);
     }
     return;
   }
-  const std::size_t index = body.seed ? ciphertext : 2 * ciphertext + part;
-  unpack_polynomial(parameters.ring(), parameters.data_primes(), body.data + index * bytes,
-                    residues);
+  unpack_polynomial(parameters.ring(), parameters.data_primes(),
+                    polynomial_data(parameters, body, ciphertext, part), residues);
 }
 
 std::uint32_t write_polynomial(const Parameters& parameters, const std::uint64_t* residues,

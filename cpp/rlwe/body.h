@@ -26,6 +26,10 @@ void check_body_size(const Parameters& parameters, const BodyView& body, std::si
 /// Throws Error(wire_format) unless every residue is below its prime.
 void check_residues(const Parameters& parameters, const BodyView& body, std::size_t ciphertexts);
 
+/// Where c0 (part = 0) or c1 (part = 1) of one ciphertext stands; not for a seeded c1.
+const std::uint8_t* polynomial_data(const Parameters& parameters, const BodyView& body,
+                                    std::size_t ciphertext, std::size_t part);
+
 /// Residues of c0 (part = 0) or c1 (part = 1) of one ciphertext, NTT form, data primes.
 void read_polynomial(const Parameters& parameters, const BodyView& body, std::size_t ciphertext,
                      std::size_t part, std::uint64_t* residues);

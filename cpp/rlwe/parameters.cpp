@@ -64,7 +64,13 @@ void check_threshold(const ParameterLiteral& p) {
   require(p.guard_bits == 2, std::to_string(p.guard_bits) + " guard bits; a threshold key has 2");
 }
 
+/// All that needs no tables: made first, as those of a modulus too large for its ring take 128 MiB.
 void check(const ParameterLiteral& p) {
+  if (max_modulus_bits(p.degree, 128) == 0 || p.primes.empty() ||
+      p.primes.size() > simd::kMaxPrimes ||
+      *std::min_element(p.primes.begin(), p.primes.end()) < 2) {
+    return;  // the ring says what is wrong, and makes no tables
+  }
   const unsigned limit = max_modulus_bits(p.degree, p.security);
   require(limit > 0, "no security limit is known for ring degree " + std::to_string(p.degree) +
                          " at " + std::to_string(p.security) + " bits; allowed: 128, 192, 256");
@@ -93,15 +99,19 @@ void check(const ParameterLiteral& p) {
       std::to_string(p.guard_bits) + " guard bits do not hold the noise of a sum");
 }
 
+ParameterLiteral checked(ParameterLiteral p) {
+  check(p);
+  return p;
+}
+
 }  // namespace
 
 Parameters::Parameters(ParameterLiteral literal)
-    : literal_(std::move(literal)),
+    : literal_(checked(std::move(literal))),
       ring_(literal_.degree, literal_.primes),
       data_primes_(std::max<std::size_t>(ring_.prime_count() - 1, 1)),
       polynomial_bytes_(quancrypt::polynomial_bytes(ring_, data_primes_)),
       join_(polynomial_bytes_) {
-  check(literal_);
   if (literal_.encoding == Encoding::packed) {
     layout_.emplace(ring_, data_primes_ - literal_.smudging_primes, literal_.fields,
                     literal_.field_bits, literal_.guard_bits);

@@ -41,6 +41,8 @@ std::vector<std::string> detect() {
   const std::uint64_t state = os_saves ? saved_state() : 0;
   const bool ymm = (state & 0x06) == 0x06;
   const bool zmm = (state & 0xE6) == 0xE6;
+  add("ssse3", one.ecx >> 9 & 1);
+  add("sse4.1", one.ecx >> 19 & 1);
   add("sse4.2", one.ecx >> 20 & 1);
   add("popcnt", one.ecx >> 23 & 1);
   add("aes", one.ecx >> 25 & 1);
@@ -49,6 +51,7 @@ std::vector<std::string> detect() {
   add("fma", ymm && (one.ecx >> 12 & 1));
   add("avx2", ymm && (seven.ebx >> 5 & 1));
   add("bmi2", seven.ebx >> 8 & 1);
+  add("sha", seven.ebx >> 29 & 1);
   add("avx512f", zmm && (seven.ebx >> 16 & 1));
   add("avx512dq", zmm && (seven.ebx >> 17 & 1));
   add("avx512ifma", zmm && (seven.ebx >> 21 & 1));

@@ -4,6 +4,9 @@
 
 #include "base/error.h"
 #include "simd/cpu.h"
+#if defined(__x86_64__)
+#include "simd/sha/sha.h"
+#endif
 
 namespace quancrypt::simd {
 
@@ -39,6 +42,13 @@ const KernelTable& kernels() {
     return *available_kernels().front();
   }();
   return chosen;
+}
+
+Sha256 sha256_kernel() {
+#if defined(__x86_64__)
+  if (&kernels() != portable_kernels() && cpu_has({"ssse3", "sse4.1", "sha"})) return sha::sha256;
+#endif
+  return nullptr;
 }
 
 }  // namespace quancrypt::simd

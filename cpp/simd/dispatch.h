@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -16,5 +18,14 @@ std::vector<const KernelTable*> available_kernels();
 
 /// The set of that name among available_kernels(); throws Error(parameter) that names the choices.
 const KernelTable& kernels_named(const std::string& name);
+
+/// digests[i] = SHA-256 of the `size` bytes at texts[i], i < count, 1 <= count <= kSha256Texts. One text
+/// leaves the CPU waiting for its own results: four of one length take half as long each.
+using Sha256 = void (*)(const std::uint8_t* const* texts, std::size_t count, std::size_t size,
+                        std::uint8_t (*digests)[32]);
+inline constexpr std::size_t kSha256Texts = 4;
+
+/// By the CPU's instructions for it; null if it has none, or if the portable set is in use.
+Sha256 sha256_kernel();
 
 }  // namespace quancrypt::simd

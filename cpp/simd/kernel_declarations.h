@@ -36,4 +36,6 @@ void coefficients_to_slots(double* coefficients, const SlotTable& table, double*
 bool round_to_integers(const double* x, std::size_t n, std::int64_t* out);
 void pack_bits(const std::uint64_t* x, std::size_t n, std::uint32_t bits, std::uint8_t* out);
 void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std::uint64_t* out);
+bool add_bits(const std::uint8_t* in, std::size_t n, bool negative, std::uint64_t* sum,
+              const Modulus& modulus);
 std::size_t find_not_below(const std::uint64_t* x, std::size_t n, std::uint64_t bound);

@@ -99,7 +99,8 @@ struct KernelTable {
                             const std::uint64_t* c, std::size_t n, const Modulus& modulus);
   /// sum = sum + x mod p; both in [0, p).
   void (*add)(std::uint64_t* sum, const std::uint64_t* x, std::size_t n, const Modulus& modulus);
-  /// sum = sum + weight * x mod p; weight in [0, p), weight_shoup = floor(weight * 2^64 / p).
+  /// sum = sum + weight * x mod p; x in [0, p) or below 2^50, weight in [0, p), weight_shoup =
+  /// floor(weight * 2^64 / p).
   void (*scale_add)(std::uint64_t* sum, const std::uint64_t* x, std::uint64_t weight,
                     std::uint64_t weight_shoup, std::size_t n, const Modulus& modulus);
   /// x = (x - y) weight mod p; x, y in [0, p), weight as in scale_add.
@@ -156,6 +157,11 @@ struct KernelTable {
   void (*pack_bits)(const std::uint64_t* x, std::size_t n, std::uint32_t bits, std::uint8_t* out);
   void (*unpack_bits)(const std::uint8_t* in, std::size_t n, std::uint32_t bits,
                       std::uint64_t* out);
+  /// sum = sum + x mod p, or sum - x, for the numbers x that unpack_bits reads with p's width. Elements
+  /// where x is not below p stay as they are. Returns whether there is none: what else is told of x is
+  /// told by no branch and no address.
+  bool (*add_bits)(const std::uint8_t* in, std::size_t n, bool negative, std::uint64_t* sum,
+                   const Modulus& modulus);
   /// Index of the first element >= bound, or n. Any n. Variable time: for public numbers only.
   std::size_t (*find_not_below)(const std::uint64_t* x, std::size_t n, std::uint64_t bound);
   /// CRC-32C (Castagnoli, RFC 3720 appendix B.4) continued from `crc` (0 at the start). Any size.

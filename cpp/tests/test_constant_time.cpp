@@ -396,7 +396,9 @@ TEST(parties_share_and_decrypt) {
     SecureBuffer<PairMask> masks(1);
     masks[0] = {Seed{2}, true};
     QUANCRYPT_SECRET(masks[0].seed.data(), sizeof(Seed));
-    again.partial_decryption({body.data(), body.size(), std::nullopt}, 1, {1, 2}, masks,
+    Seed request{3};
+    QUANCRYPT_SECRET(request.data(), sizeof(Seed));
+    again.partial_decryption({body.data(), body.size(), std::nullopt}, 1, {1, 2}, masks, request,
                              part.data());
     CHECK(!is_secret(part));
   };
@@ -408,7 +410,7 @@ TEST(smudging_and_division) {
   for (const unsigned bits : {20U, 90U}) {
     std::vector<std::uint64_t> x(1024);
     const auto sample = [&] {
-      Smudging smudging(ring, 3, bits);
+      Smudging smudging(ring, bits);
       const SecretSeed seed;
       Prng prng(seed.get(), {0, 0});
       smudging.sample(prng);

@@ -185,12 +185,67 @@ TEST(bit_packing_agrees_and_inverts) {
   }
 }
 
+TEST(packed_numbers_are_added_and_taken_off) {
+  // 65537 is just above a power of two: every other number is not below it and counts for nothing.
+  std::vector<std::uint64_t> primes = {65537};
+  for (const std::uint32_t bits : {14U, 20U, 43U, 47U, 50U, 55U, 57U, 58U, 60U}) {
+    primes.push_back(find_primes(bits < 15 ? 1024 : 4096, bits, 1, {})[0]);
+  }
+  for (const std::uint64_t prime : primes) {
+    const Modulus m = make_modulus(prime);
+    for (const std::size_t n : kLengths) {
+      for (const bool negative : {false, true}) {
+        Unaligned<std::uint64_t> x(n, 0), old(n, 1);
+        fill_residues(old.data(), n, m.p);
+        bool all = true;
+        for (std::size_t i = 0; i < n; ++i) {
+          x[i] = n % 16 == 0 ? rng() % m.p : rng() >> (64 - m.bits);
+          if (i % 9 == 0) x[i] = i % 2 == 0 ? m.p - 1 : 0;
+          if (n == 24 && i == 23) x[i] = m.p;
+          all = all && x[i] < m.p;
+        }
+        Unaligned<std::uint8_t> packed(n / 8 * m.bits, 1);
+        portable().pack_bits(x.data(), n, m.bits, packed.data());
+        for (const simd::KernelTable* set : simd::available_kernels()) {
+          Unaligned<std::uint64_t> sum(n, 1);
+          std::memcpy(sum.data(), old.data(), 8 * n);
+          CHECK(set->add_bits(packed.data(), n, negative, sum.data(), m) == all);
+          for (std::size_t i = 0; i < n; ++i) {
+            const std::uint64_t term = x[i] < m.p ? x[i] : 0;
+            CHECK(sum[i] == (negative ? old[i] + m.p - term : old[i] + term) % m.p);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(scale_add_takes_numbers_of_fifty_bits) {
+  for (const std::uint32_t bits : {20U, 43U, 50U, 55U}) {
+    const Modulus m = make_modulus(find_primes(1024, bits, 1, {})[0]);
+    std::vector<std::uint64_t> x(64), old(64);
+    fill_residues(old.data(), old.size(), m.p);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      x[i] = i % 5 == 0 ? (std::uint64_t{1} << 50) - 1 - i : rng() >> 14;
+    }
+    for (const std::uint64_t w : {std::uint64_t{1}, m.p - 1, rng() % m.p}) {
+      for (const simd::KernelTable* set : simd::available_kernels()) {
+        std::vector<std::uint64_t> sum = old;
+        set->scale_add(sum.data(), x.data(), w, simd::shoup(w, m.p), sum.size(), m);
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          CHECK(sum[i] == static_cast<std::uint64_t>((simd::u128(x[i]) * w + old[i]) % m.p));
+        }
+      }
+    }
+  }
+}
+
 TEST(random_kernels_agree) {
   std::uint8_t key[32];
   std::uint8_t nonce[12];
   for (std::uint8_t& byte : key) byte = static_cast<std::uint8_t>(rng());
   for (std::uint8_t& byte : nonce) byte = static_cast<std::uint8_t>(rng());
-  for (std::size_t blocks = 0; blocks <= 40; ++blocks) {
+  for (std::size_t blocks = 0; blocks <= 100; ++blocks) {
     Unaligned<std::uint8_t> x(blocks * 64, blocks % 5);
     portable().chacha20(key, nonce, 0xFFFFFF00U, x.data(), blocks);
     for (const simd::KernelTable* set : others()) {

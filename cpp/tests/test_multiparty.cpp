@@ -145,7 +145,7 @@ TEST(smudging_is_uniform_on_its_range_and_one_integer) {
   // One prime of 60 bits holds elements of 40 bits as they are; all primes show the same integer.
   const RnsRing ring(1024, find_primes(1024, 60, 2, {}));
   for (const unsigned bits : {1U, 5U, 40U, 57U}) {
-    Smudging smudging(ring, 2, bits);
+    Smudging smudging(ring, bits);
     const Seed seed{7};
     Prng prng(seed, {bits, 0});
     std::vector<std::uint64_t> x(1024), y(1024);
@@ -178,7 +178,7 @@ TEST(smudging_is_uniform_on_its_range_and_one_integer) {
 TEST(wide_smudging_has_its_high_bits) {
   // 90 bits over two primes of 50 bits: put together by Garner, the integers span the range.
   const RnsRing ring(1024, find_primes(1024, 50, 2, {}));
-  Smudging smudging(ring, 2, 90);
+  Smudging smudging(ring, 90);
   const Seed seed{9};
   Prng prng(seed, {0, 0});
   smudging.sample(prng);
@@ -219,7 +219,8 @@ TEST(every_set_decrypts_and_too_few_are_refused) {
     std::vector<ByteView> views;
     for (const std::size_t point : points) {
       parts.emplace_back(p->polynomial_bytes());
-      all[point - 1].partial_decryption(view, 1, points, masks(points, point), parts.back().data());
+      all[point - 1].partial_decryption(view, 1, points, masks(points, point), Seed{5},
+                                        parts.back().data());
     }
     for (const auto& part : parts) views.push_back({part.data(), part.size()});
     FieldSink fields(*p);
@@ -235,9 +236,10 @@ TEST(every_set_decrypts_and_too_few_are_refused) {
   }
   std::vector<std::uint8_t> out(p->polynomial_bytes());
   CHECK_ERROR(ErrorCode::parameter,
-              all[0].partial_decryption(view, 1, {1, 2}, masks({1, 2}, 1), out.data()));
-  CHECK_ERROR(ErrorCode::parameter,
-              all[0].partial_decryption(view, 1, {2, 3, 4}, masks({2, 3, 4}, 2), out.data()));
+              all[0].partial_decryption(view, 1, {1, 2}, masks({1, 2}, 1), Seed{}, out.data()));
+  CHECK_ERROR(
+      ErrorCode::parameter,
+      all[0].partial_decryption(view, 1, {2, 3, 4}, masks({2, 3, 4}, 2), Seed{}, out.data()));
 }
 
 TEST(a_party_is_the_same_after_save_and_load) {

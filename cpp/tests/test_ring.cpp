@@ -302,4 +302,27 @@ TEST(uniform_sampler_rejects_and_is_reproducible) {
   }
 }
 
+TEST(masks_are_the_numbers_that_scaled_draws_read) {
+  // 65537: every other draw is repeated; 43 bits: as good as none.
+  for (const std::uint64_t prime : {std::uint64_t{65537}, find_primes(4096, 43, 1, {})[0]}) {
+    const Modulus m = make_modulus(prime);
+    constexpr std::size_t n = 2 * kUniformPiece;
+    const Seed seed{9};
+    std::vector<std::uint64_t> expected(n, 5);
+    Prng one(seed, {1, 2});
+    add_scaled_uniform(one, expected.data(), n, 1, m);
+    std::vector<std::uint64_t> sum(n, 5);
+    UniformScratch scratch;
+    for (const bool negative : {false, true}) {
+      Prng two(seed, {1, 2});
+      for (std::size_t at = 0; at < n; at += kUniformPiece) {
+        add_uniform(two, sum.data() + at, negative, m, scratch);
+      }
+      if (!negative) CHECK(sum == expected);
+    }
+    CHECK(sum == std::vector<std::uint64_t>(n, 5));
+    CHECK(*std::max_element(expected.begin(), expected.end()) < m.p);
+  }
+}
+
 int main() { return testing::run_all(); }

@@ -22,24 +22,28 @@ void pack_polynomial(const RnsRing& ring, std::size_t primes, const std::uint64_
   }
 }
 
+void unpack_residues(const RnsRing& ring, std::size_t i, std::size_t first, std::size_t count,
+                     const std::uint8_t* in, std::uint64_t* residues) {
+  const simd::KernelTable& kernels = simd::kernels();
+  const Modulus& modulus = ring.modulus(i);
+  kernels.unpack_bits(in, count, modulus.bits, residues);
+  const std::size_t bad = kernels.find_not_below(residues, count, modulus.p);
+  if (bad != count) {
+    throw Error(ErrorCode::wire_format, "residue " + std::to_string(first + bad) +
+                                            " modulo prime " + std::to_string(i) +
+                                            " is not below the prime");
+  }
+}
+
 void unpack_polynomial(const RnsRing& ring, std::size_t primes, const std::uint8_t* in,
                        std::uint64_t* residues) {
   // Piece by piece, so that the check reads what still lies in the L1 cache.
   constexpr std::size_t kPiece = 512;
-  const simd::KernelTable& kernels = simd::kernels();
   const std::size_t n = ring.degree();
   for (std::size_t i = 0; i < primes; ++i) {
-    const Modulus& modulus = ring.modulus(i);
     for (std::size_t done = 0; done < n; done += kPiece) {
-      std::uint64_t* out = residues + i * n + done;
-      kernels.unpack_bits(in, kPiece, modulus.bits, out);
-      const std::size_t bad = kernels.find_not_below(out, kPiece, modulus.p);
-      if (bad != kPiece) {
-        throw Error(ErrorCode::wire_format, "residue " + std::to_string(done + bad) +
-                                                " modulo prime " + std::to_string(i) +
-                                                " is not below the prime");
-      }
-      in += kPiece / 8 * modulus.bits;
+      unpack_residues(ring, i, done, kPiece, in, residues + i * n + done);
+      in += kPiece / 8 * ring.modulus(i).bits;
     }
   }
 }

@@ -55,6 +55,12 @@ ParameterLiteral literal(fuzz::Input& input) {
   p.guard_bits = static_cast<std::uint32_t>(near(input, 62));
   p.noise_bound = near(input, 65536);
   p.scale_bits = static_cast<unsigned>(near(input, 62));
+  if (input.byte() % 2 == 1) {  // a threshold key's, mostly with what it asks for
+    p.parties = static_cast<std::uint32_t>(near(input, 6));
+    p.smudging_bits = static_cast<std::uint32_t>(near(input, 24));
+    p.smudging_primes = static_cast<std::uint32_t>(near(input, 3));
+    if (input.byte() % 8 != 0) p.guard_bits = 2;
+  }
   return p;
 }
 
@@ -86,7 +92,19 @@ void check(const Parameters& made, std::uint64_t values) {
   fuzz::require(sum < std::exp2(static_cast<long double>(p.field_bits)), "a sum overflows");
   const long double noise =
       static_cast<long double>(p.max_weight) * static_cast<long double>(p.noise_bound);
-  fuzz::require(noise < std::exp2(static_cast<long double>(p.guard_bits) - 1), "noise overflows");
+  if (p.parties == 0) {
+    fuzz::require(noise < std::exp2(static_cast<long double>(p.guard_bits) - 1), "noise overflows");
+    return;
+  }
+  // The smudging primes hold all noise; the fields lie in those before them.
+  long double room = 1;
+  for (std::size_t i = made.data_primes() - p.smudging_primes; i < made.data_primes(); ++i) {
+    room *= static_cast<long double>(p.primes[i]);
+  }
+  const long double smudging = p.parties * std::exp2(static_cast<long double>(p.smudging_bits));
+  fuzz::require(noise + smudging <= room * (1 + 1e-15L), "noise and smudging overflow");
+  fuzz::require(used + std::log2(room) <= data_bits + static_cast<long double>(made.data_primes()),
+                "fields overlap the smudging");
 }
 
 }  // namespace

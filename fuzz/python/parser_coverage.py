@@ -2,7 +2,8 @@
 
     python -m coverage run --branch --source=quancrypt_native,quancrypt_fl -m fuzz.python.run \
         --runs 9000 --targets update_packed update_slots parameters public_key secret_key reply \
-        request tensors stored snapshot sums
+        request tensors stored snapshot sums public_share deal part party answered channel_key \
+        channel_message envelope opened_sum
     python -m coverage json && python -m fuzz.python.parser_coverage coverage.json
 
 The files of these functions also write, and say things in words: that is no matter here.
@@ -26,6 +27,24 @@ PARSERS = {
     ),
     "src/quancrypt_native/sealing.py": ("open_sealed",),
     "src/quancrypt_native/parameters.py": ("Parameters.from_bytes", "_check_exactness"),
+    "src/quancrypt_native/_ceremony.py": (
+        "Ceremony.public_key",
+        "Ceremony._parse",
+        "Ceremony._part_bodies",
+        "Ceremony._require_participants",
+    ),
+    "src/quancrypt_native/_party.py": ("Party.receive", "Party.from_bytes"),
+    "src/quancrypt_native/_answered.py": ("Answered._read",),
+    "src/quancrypt_native/channels.py": ("ChannelKey.open", "ChannelKey.from_bytes"),
+    "python/quancrypt_fl/envelopes/format.py": ("Head.from_bytes",),
+    "python/quancrypt_fl/envelopes/gate.py": (
+        "Gate.open",
+        "Gate.check",
+        "Gate._check_bindings",
+        "Gate._check_first",
+        "Gate._check_length",
+    ),
+    "python/quancrypt_fl/joint/opened.py": ("OpenedSum.from_bytes", "_check_number"),
     "python/quancrypt_fl/flower/protocol.py": ("_read", "read_reply", "read_request"),
     "python/quancrypt_fl/flower/tensors_file.py": ("unpack", "_header", "_shape", "_json"),
     "python/quancrypt_fl/flower/snapshot.py": ("open_snapshot",),

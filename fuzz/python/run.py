@@ -32,9 +32,19 @@ KEPT = 64
 
 def all_targets() -> dict[str, Target]:
     """Every target by name. Imports what they attack: atheris must come before."""
-    from fuzz.python import federated_targets, native_targets
+    from fuzz.python import (
+        envelope_targets,
+        federated_targets,
+        native_targets,
+        threshold_targets,
+    )
 
-    return {**native_targets.targets(), **federated_targets.targets()}
+    return {
+        **native_targets.targets(),
+        **threshold_targets.targets(),
+        **federated_targets.targets(),
+        **envelope_targets.targets(),
+    }
 
 
 def found_cases(name: str) -> list[bytes]:

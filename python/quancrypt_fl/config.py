@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.agreement import Agreement
+from quancrypt_fl.method.clipping import MIN_BOUND
+from quancrypt_fl.method.groups import LEAST_IN_A_GROUP
 from quancrypt_fl.method.pruning import PruningSchedule
 
 __all__ = ["CHOICES", "DP_METHODS", "GROUPS", "QuanCryptConfig", "describe_errors"]
@@ -24,6 +26,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "update": ("delta", "weights"),
     "mask": ("shared", "client"),
     "batch_norm": ("average", "local"),
+    "aggregation": ("mean", "median-of-groups"),
+    "dp": ("none", "discrete-gaussian"),
     "tenseal_parameters": ("paper", "code"),
     "device": ("cpu", "cuda"),
 }
@@ -32,6 +36,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 DP_METHODS = ("dp-gaussian", "dp-laplace")
 """Methods whose noise is calibrated to a number of rounds."""
 
+_MOST_PARTIES = 128  # clients that can make a joint key
 _LARGE_FEDERATION = 40  # clients from which the paper doubles the batch
 _PLACE_FIELDS = frozenset({"data_dir", "out", "rounds", "processes", "tensorboard"})
 
@@ -96,11 +101,26 @@ class QuanCryptConfig(BaseModel):
     encryption: bool = _field(
         True, "Off: the same quantized method with plain integers; results are equal bit by bit."
     )
+    threshold: int | None = _field(
+        None, "Clients that open a sum together; None: all clients share one key.", ge=2
+    )
+    open_dropout: float = _field(
+        0.0,
+        "With threshold: probability that a client that is to open a sum falls silent.",
+        ge=0,
+        lt=1,
+    )
     bits: int = _field(8, "Bits of a quantized value, 2 to 16.", ge=2, le=16)
     rounding: str = _field("nearest", "Rounding of quantization.")
     update: str = _field("delta", "What is sent: differences, or whole weights as in the paper.")
     clip_factor: float = _field(
         3.0, "Clip bound in mean magnitudes of a tensor.", gt=0, le=1e6, allow_inf_nan=False
+    )
+    max_bound: float | None = _field(
+        None,
+        "Largest clip bound, whatever clients report of their updates.",
+        ge=MIN_BOUND,
+        allow_inf_nan=False,
     )
     pruning: bool = _field(True, "Leave small weights' updates out.")
     mask: str = _field(
@@ -121,18 +141,36 @@ class QuanCryptConfig(BaseModel):
     )
     weighting: str = _field("integer", "How clients count.")
     max_weight: int | None = _field(None, "Largest total of integer weights.", ge=1, le=65_536)
+    aggregation: str = _field(
+        "mean",
+        "Of all updates, or the median of the means of groups: robust against a minority of "
+        "groups; clients then see every group's mean.",
+    )
+    groups: int = _field(3, "Groups of aggregation median-of-groups; odd is best.", ge=2, le=32_768)
     security: int = _field(128, "Security level: 128, 192 or 256 bits.")
 
     paillier_bits: int = _field(2048, "Bits of BatchCrypt's Paillier modulus.", ge=512, le=8192)
     processes: int | None = _field(None, "Processes that compute Paillier.", ge=1)
     tenseal_parameters: str = _field("paper", "TenSEAL: parameters of the paper or of its code.")
+
+    dp: str = _field(
+        "none",
+        "Noise that clients add to their integers before encryption (method quancrypt).",
+    )
+    dp_missing: float = _field(
+        0.0,
+        "With dp: share of a round's clients whose noise may be missing. A sum with less noise is "
+        "not opened.",
+        ge=0,
+        lt=1,
+    )
     dp_epsilon: float = _field(
         8.0, "Privacy loss of all rounds together, of one client.", gt=0, allow_inf_nan=False
     )
     dp_delta: float = _field(1e-5, "Its delta.", gt=0, lt=1)
     dp_clip: float = _field(
         1.0,
-        "Largest norm of an update: L2 (dp-gaussian) or L1 (dp-laplace).",
+        "Largest norm of an update: L2, or L1 with dp-laplace.",
         gt=0,
         allow_inf_nan=False,
     )
@@ -171,6 +209,9 @@ class QuanCryptConfig(BaseModel):
                 f"min_arrivals = {self.min_arrivals} is above the {self.participants} clients of a "
                 "round"
             )
+        self._check_threshold()
+        self._check_groups()
+        self._check_noise()
         if self.error_feedback and self.update == "weights":
             raise ValueError(
                 "error_feedback = True carries over what was left out of a difference; with "
@@ -181,15 +222,79 @@ class QuanCryptConfig(BaseModel):
             raise ValueError("tensorboard = True needs out: a folder for the event files")
         return self
 
+    def _check_threshold(self) -> None:
+        if self.threshold is None:
+            return
+        said = f"threshold = {self.threshold}"
+        if self.method != "quancrypt" or not self.encryption:
+            raise ValueError(
+                f"{said} makes a joint key; allowed only with method = 'quancrypt' and "
+                "encryption = True"
+            )
+        if self.clients > _MOST_PARTIES:
+            raise ValueError(
+                f"{said} makes a joint key of all {self.clients} clients; allowed: up to "
+                f"{_MOST_PARTIES}"
+            )
+        if self.threshold > self.participants:
+            raise ValueError(f"{said} is above the {self.participants} clients of a round")
+
+    def _check_groups(self) -> None:
+        if self.aggregation == "mean":
+            return
+        said = f"aggregation = {self.aggregation!r}"
+        if self.method not in ("quancrypt", "vanilla") or self.threshold is not None:
+            raise ValueError(
+                f"{said} is for method = 'quancrypt' and 'vanilla', without threshold keys"
+            )
+        least = max(LEAST_IN_A_GROUP, self.min_arrivals)
+        if self.participants < least * self.groups:
+            raise ValueError(
+                f"{said} with groups = {self.groups}: the {self.participants} clients of a round "
+                f"do not make groups of {least} or more; allowed: up to "
+                f"{self.participants // least} groups"
+            )
+
+    def _check_noise(self) -> None:
+        if self.dp == "none":
+            return
+        said = f"dp = {self.dp!r}"
+        if self.method != "quancrypt":
+            raise ValueError(
+                f"{said} adds noise to encrypted integers: allowed with method = 'quancrypt', not "
+                f"{self.method!r}"
+            )
+        if self.error_feedback or self.update != "delta":
+            raise ValueError(
+                f"{said} bounds the norm of a difference; allowed: update = 'delta', and no "
+                "error_feedback, which would carry over what the bound cuts off"
+            )
+
     @property
     def participants(self) -> int:
         """Clients that take part in a round, at least 1."""
         return max(1, round(self.participation * self.clients))
 
     @property
+    def is_private(self) -> bool:
+        """Whether noise is calibrated to the number of rounds."""
+        return self.method in DP_METHODS or self.dp != "none"
+
+    @property
     def least_arrivals(self) -> int:
         """Updates of which a deployment's sums consist: the sum of one would be that one."""
         return max(self.min_arrivals, min(2, self.participants))
+
+    def only_simulated(self) -> str:
+        """Why a deployment cannot run this; empty if it can, as far as groups and noise go."""
+        fields = {"aggregation": "mean", "dp": "none"}
+        given = [name for name, usual in fields.items() if getattr(self, name) != usual]
+        if not given:
+            return ""
+        said = " and ".join(f"{name} = {getattr(self, name)!r}" for name in given)
+        return f"{said}: for simulations; allowed in a deployment: " + ", ".join(
+            f"{name} = {fields[name]!r}" for name in given
+        )
 
     def schedule(self) -> PruningSchedule:
         """The pruning schedule, checked even where pruning is off."""
@@ -223,7 +328,7 @@ class QuanCryptConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for one run to go on from another's checkpoint."""
-        places = _PLACE_FIELDS - ({"rounds"} if self.method in DP_METHODS else set())
+        places = _PLACE_FIELDS - ({"rounds"} if self.is_private else set())
         return self.resolved().model_dump(mode="json", exclude=set(places))
 
 
@@ -231,7 +336,8 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "Data": ("dataset", "max_test_samples"),
     "Training": ("model", "device"),
     "Method": ("method", "security"),
-    "Baselines": ("paillier_bits", "dp_clip"),
+    "Baselines": ("paillier_bits", "tenseal_parameters"),
+    "Differential privacy": ("dp", "dp_clip"),
     "Output": ("out", "tensorboard"),
 }
 """Fields by what they are about: the first and the last of each group, in order."""

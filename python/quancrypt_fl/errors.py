@@ -5,7 +5,14 @@ Errors of the native package (``quancrypt_native.QuanCryptError``) pass through 
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "FederatedError", "MethodError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FederatedError",
+    "MethodError",
+    "NotOpenedError",
+]
 
 
 class FederatedError(Exception):
@@ -22,6 +29,10 @@ class DataError(FederatedError, ValueError):
 
 class MethodError(FederatedError, ValueError):
     """A round cannot be carried out exactly: impossible weights, or an update that diverged."""
+
+
+class NotOpenedError(MethodError):
+    """Too few clients are left to open a sum together: the round changes no weights."""
 
 
 class CheckpointError(FederatedError):

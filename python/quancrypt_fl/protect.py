@@ -23,39 +23,57 @@ from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.quancrypt import Layout
 from quancrypt_fl.method.roles import NOTHING_TO_SUM, Sealed, Tensors
 from quancrypt_fl.method.uploads import check_alike, parsed
-from quancrypt_native import QuanCryptError
+from quancrypt_native import QuanCryptError, threshold
 
 Dither = Callable[[int], np.random.Generator]
 """From a round to the generator of its stochastic rounding."""
 
 __all__ = [
     "SECRET_TYPES",
+    "UNREADABLE",
     "Channel",
+    "Dither",
     "PlainIntegerSummer",
     "PlainIntegers",
     "Protector",
     "QuanCryptError",
+    "Rounding",
     "Summer",
     "native_environment",
     "native_threads",
     "parameter_facts",
 ]
 
-SECRET_TYPES: tuple[type, ...] = (qn.SecretKey, qn.KeyPair, qn.Encryptor, qn.Decryptor)
-"""Objects that hold a secret key or can use one. The summing side must not reach any."""
+SECRET_TYPES: tuple[type, ...] = (
+    qn.SecretKey,
+    qn.KeyPair,
+    qn.Encryptor,
+    qn.Decryptor,
+    threshold.Party,
+)
+"""Objects that hold a secret key or a share of one, or can use one. The summing side must not reach
+any."""
+
+
+UNREADABLE: tuple[type[Exception], ...] = (qn.DecryptionError,)
+"""What opening a sum raises if an upload in it was malformed."""
 
 
 @dataclass(frozen=True)
-class _Rounding:
+class Rounding:
+    """How a client rounds, with the generator of a round's dither for stochastic rounding."""
+
     name: str
     dither: Dither | None
 
     def rng(self, t: int) -> np.random.Generator | None:
+        """The generator of round ``t``, None for nearest rounding."""
         return self.dither(t) if self.name == "stochastic" and self.dither else None
 
     def quantize(
         self, tensors: Tensors, clips: Mapping[str, float], params: qn.Parameters, t: int
     ) -> dict[str, NDArray[np.int16]]:
+        """The integers that are encrypted."""
         quantized = qn.quantize_update(
             dict(tensors), dict(clips), params, rounding=self.name, rng=self.rng(t)
         )
@@ -64,6 +82,7 @@ class _Rounding:
     def values(
         self, tensors: Tensors, clips: Mapping[str, float], params: qn.Parameters, t: int
     ) -> dict[str, NDArray[np.float32]]:
+        """What the integers stand for."""
         integers = self.quantize(tensors, clips, params, t)
         return {name: qn.dequantize(q, clips[name], params.bits) for name, q in integers.items()}
 
@@ -93,7 +112,7 @@ class Protector:
         self._params = params
         self._encryptor = qn.Encryptor(params, secret)
         self._decryptor = qn.Decryptor(params, secret)
-        self._rounding = _Rounding(rounding, dither)
+        self._rounding = Rounding(rounding, dither)
 
     def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
         """Clip, quantize, pack, encrypt and serialize. Its randomness is the system's, always."""
@@ -141,14 +160,18 @@ class Summer:
         Raises
         ------
         MethodError
-            If the upload is a sum or not seeded: how much a client counts is not the client's to
-            say, and a ``c1`` of a stranger's choice asks the decryptors for their key
-            (SECURITY.md, "Exact sums and published decryptions").
+            If the upload is a sum: how much a client counts is not the client's to say. Or if it
+            is not seeded, where a secret key encrypts: a ``c1`` of a stranger's choice asks the
+            decryptors for their key (SECURITY.md, "Exact sums and published decryptions"). A joint
+            key is public, and what it encrypts is never seeded: there a seeded one is refused.
         """
         update = qn.EncryptedUpdate.parse(data, self._params)  # residues: checked by the sum
         if update.weight != 1:
             raise MethodError(f"an upload claims the weight {update.weight}; a fresh one has 1")
-        if not update.seeded:
+        joint = self._params.key_mode == "threshold"
+        if update.seeded and joint:
+            raise MethodError("an upload is seeded; none under a joint key is: it is public")
+        if not update.seeded and not joint:
             raise MethodError("an upload is not seeded, as every fresh one under a secret key is")
         self._add(update, weight)
 
@@ -214,7 +237,7 @@ class PlainIntegers:
         self, params: qn.Parameters, rounding: str = "nearest", dither: Dither | None = None
     ) -> None:
         self._params = params
-        self._rounding = _Rounding(rounding, dither)
+        self._rounding = Rounding(rounding, dither)
 
     def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
         """Clip, quantize and serialize."""

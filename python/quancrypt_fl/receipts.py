@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quancrypt_fl.claims import claim_lines
+
 __all__ = ["receipt", "receipt_lines"]
 
 IN_THE_CLEAR = "none: updates travelled in the clear"
 
 HOW_KNOWN = (
     "the summing object is made from the public parameters alone; before the first and after the "
-    "last round everything it refers to was searched for secret keys, encryptors and decryptors, "
-    "and none was found. In a simulation all parties share one process: this shows what the "
-    "program hands over, not that machines are separate."
+    "last round everything it refers to was searched for secret keys, shares of them, encryptors "
+    "and decryptors, and none was found. In a simulation all parties share one process: this shows "
+    "what the program hands over, not that machines are separate."
 )
 SERVER_SEES = (
     "which client uploads, its sample count, tensor names and shapes, and ciphertext sizes; "
@@ -33,10 +35,15 @@ def receipt(
         hides none from the server has no key, and says in ``scheme`` what it does instead.
     keys
         Fingerprint of each key, the first round it served, and the fingerprint of the key of the
-        reports that preceded it, if there were any; a resumed run has several.
+        reports that preceded it, if there were any; a resumed run has several. Of joint keys also
+        the fingerprints of their ceremonies.
     rounds
-        Records of the rounds, as in ``results.json``.
+        Records of the rounds, as in ``results.json``. What one client could do is said of the last
+        round that states it.
     """
+    last = next((r["influence"] for r in reversed(rounds) if "influence" in r), None)
+    if last is not None:
+        facts = {**facts, "influence": last}
     if "parameters" not in facts:
         return {"protected": False, "scheme": IN_THE_CLEAR, **facts}
     return {
@@ -55,7 +62,7 @@ def receipt(
         ],
         "aggregator_held_secret_key": False,
         "how_known": HOW_KNOWN,
-        "key_holders": "the clients, which share one secret key",
+        "key_holders": facts.get("key_holders", "the clients, which share one secret key"),
         "server_sees": facts.get("server_sees", SERVER_SEES),
     }
 
@@ -64,7 +71,8 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The receipt as (label, text) pairs for people."""
     if not receipt["protected"]:
         privacy = receipt.get("privacy", {})
-        return [("Protection", receipt["scheme"]), *((k, str(v)) for k, v in privacy.items())]
+        facts = [("Protection", receipt["scheme"]), *((k, str(v)) for k, v in privacy.items())]
+        return facts + claim_lines({**receipt, "privacy": None})
     parameters = receipt["parameters"]
     rounds = receipt["rounds"]
     keys = ", ".join(
@@ -77,6 +85,14 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Parameters", _parameters(parameters)),
         ("Key fingerprint", keys),
     ]
+    if opened := receipt.get("threshold"):
+        made = ", ".join(key["ceremony"][:16] for key in receipt["keys"] if "ceremony" in key)
+        lines.append(
+            (
+                "Joint key",
+                f"{opened['needed']} of {opened['clients']} clients open a sum; ceremony {made}",
+            )
+        )
     if rounds:
         last = rounds[-1]
         lines.append(
@@ -90,7 +106,7 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines.append(("Secret key", f"held by {receipt['key_holders']}; the summing side held none"))
     if (seen := receipt.get("server_sees", SERVER_SEES)) != SERVER_SEES:
         lines.append(("Server sees", seen))
-    return lines
+    return lines + claim_lines(receipt)
 
 
 def _counted(number: int, noun: str) -> str:

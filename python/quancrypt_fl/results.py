@@ -19,29 +19,48 @@ import torch
 from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.machine import cpu_model
-from quancrypt_fl.method.meter import PHASES, RoundMeter
+from quancrypt_fl.method.meter import ALL_PHASES, RoundMeter
 from quancrypt_fl.training import Evaluation
 
 __all__ = ["SCHEMA", "environment", "results_document", "round_record", "write_results"]
 
 SCHEMA = 1
+CLAIMS = ("privacy", "aggregation", "influence")
+"""What a receipt may claim beside encryption, repeated for who looks for it."""
+
 _FLOAT32_BYTES = 4
 
 
 def round_record(t: int, rate: float, meter: RoundMeter, test: Evaluation) -> dict[str, Any]:
     """One entry of ``rounds``, for round ``t`` counted from 0."""
-    return {
+    record = {
         "round": t + 1,
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
         "train_loss": meter.train_loss,
         "pruning_rate": rate,
-        "seconds": {phase: meter.seconds[phase] for phase in PHASES},
+        "seconds": _in_order(meter.seconds),
         "bytes": meter.bytes_per_client,
         "participants": meter.arrived,
         "lost": meter.participants - meter.arrived,
         "ciphertexts": meter.ciphertexts_per_client,
     }
+    if meter.openings:
+        record["opening"] = {
+            **meter.openings.get("updates", {}),
+            **{what: how for what, how in meter.openings.items() if what != "updates"},
+        }
+    if meter.groups:
+        record["groups"] = meter.groups
+    if meter.influence is not None:
+        record["influence"] = meter.influence
+    if meter.failed:
+        record["failed"] = meter.failed
+    return record
+
+
+def _in_order(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {phase: seconds[phase] for phase in ALL_PHASES if phase in seconds}
 
 
 def results_document(
@@ -92,6 +111,7 @@ def results_document(
             "parameters": parameters,
             "float32_update_bytes": exchanged * _FLOAT32_BYTES,
         },
+        **{name: receipt[name] for name in CLAIMS if name in receipt},
         "receipt": dict(receipt),
     }
 
@@ -106,7 +126,12 @@ def _totals(records: Sequence[Mapping[str, Any]], final_round: int) -> dict[str,
         "test_loss": final["test_loss"],
         "best_test_accuracy": best["test_accuracy"],
         "best_round": best["round"],
-        "seconds": {phase: sum(record["seconds"][phase] for record in records) for phase in PHASES},
+        "seconds": _in_order(
+            {
+                phase: sum(record["seconds"].get(phase, 0.0) for record in records)
+                for phase in {phase for record in records for phase in record["seconds"]}
+            }
+        ),
         "bytes": {
             way: sum(record["bytes"][way] for record in records) for way in ("upload", "download")
         },

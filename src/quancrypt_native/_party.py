@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import threading
 from collections.abc import Iterable
 from typing import Never, Self
 
@@ -26,6 +27,7 @@ from quancrypt_native.update import EncryptedUpdate
 _PAIR_BYTES = 32
 _PAIR_SALT = b"quancrypt threshold pair v1"
 _MASK_SALT = b"quancrypt threshold mask v1"
+_REQUEST_SALT = b"quancrypt threshold request v1"
 _MOST_ANSWERED = 2**20
 _LONGEST_STATE = 2**26  # the largest ring's share takes 3.6 MiB, so many answers 32 MiB
 
@@ -48,7 +50,7 @@ class Party:
     Notes
     -----
     Secrets are fresh from the operating system's randomness, wiped when the object goes away, and
-    neither printed nor pickled.
+    neither printed nor pickled. Several threads may use one party.
     """
 
     def __init__(self, ceremony: Ceremony, index: int, *, memory: PathLike | None = None) -> None:
@@ -59,6 +61,7 @@ class Party:
         self._core = _core.Party(ceremony.params._core, self._index + 1, ceremony.threshold)
         self._pair_secret = bytearray(secrets.token_bytes(_PAIR_BYTES))
         self._pair_seeds: dict[int, bytearray] = {}  # what others sent
+        self._lock = threading.Lock()  # of the share and the pair seeds, which deals change
 
     @property
     def ceremony(self) -> Ceremony:
@@ -74,7 +77,8 @@ class Party:
     def missing(self) -> list[int]:
         """Parties whose deal was not received yet."""
         others = set(range(self._ceremony.parties)) - {self._index}
-        return sorted(others - set(self._pair_seeds))
+        with self._lock:
+            return sorted(others - set(self._pair_seeds))
 
     def public_share(self) -> bytes:
         """Return this party's share of the public key: public, for everybody, always the same."""
@@ -127,13 +131,14 @@ class Party:
             if not secrets.compare_digest(bytes(data), self._deal_for(sender)):
                 raise KeyMismatchError(f"the deal is not the one that party {sender} made itself")
             return
-        if sender in self._pair_seeds:
-            raise ParameterError(f"the deal of party {sender} was received before")
-        try:
-            self._core.receive(np.frombuffer(body[_PAIR_BYTES:], np.uint8))
-        except WireFormatError as error:
-            raise WireFormatError(f"the deal of party {sender}: {error}") from None
-        self._pair_seeds[sender] = bytearray(body[:_PAIR_BYTES])
+        with self._lock:
+            if sender in self._pair_seeds:
+                raise ParameterError(f"the deal of party {sender} was received before")
+            try:
+                self._core.receive(np.frombuffer(body[_PAIR_BYTES:], np.uint8))
+            except WireFormatError as error:
+                raise WireFormatError(f"the deal of party {sender}: {error}") from None
+            self._pair_seeds[sender] = bytearray(body[:_PAIR_BYTES])
 
     def partial_decryption(self, total: EncryptedUpdate, participants: Iterable[int]) -> bytes:
         """Return this party's part of decrypting ``total`` together with the other participants.
@@ -161,9 +166,10 @@ class Party:
         """
         chosen = self._participants(participants)
         self._ceremony._require_total(total)
-        if self.missing:
+        missing = self.missing
+        if missing:  # else nothing changes the share any more, and answers need no lock
             raise ParameterError(
-                f"party {self._index} has not received the deals of {named(self.missing)}"
+                f"party {self._index} has not received the deals of {named(missing)}"
             )
         digests = total.c1_digests()
         identity = ciphertext_identity(digests)
@@ -175,6 +181,7 @@ class Party:
             total.ciphertexts,
             [index + 1 for index in chosen],
             self._masks(identity, chosen),
+            self._request_seed(identity, chosen),
             wire.prefix(wire.Kind.PARTIAL_DECRYPTION, header, size),
         )
 
@@ -199,9 +206,22 @@ class Party:
     def _pair_seed_for(self, other: int) -> bytes:
         return hkdf.hkdf_sha256(self._pair_secret, _PAIR_SALT, bytes([other]), _PAIR_BYTES)
 
+    def _request(self, identity: bytes, chosen: list[int]) -> bytes:
+        """What is asked: which ciphertexts of which ceremony, and of whom."""
+        return bytes.fromhex(self._ceremony.fingerprint) + identity + bytes(chosen)
+
+    def _request_seed(self, identity: bytes, chosen: list[int]) -> bytes:
+        """What only this party can compute, another for each request.
+
+        Smudging is drawn from it and from fresh randomness: a machine that is resumed twice from
+        one image, with the same randomness to come, still answers two requests with two noises.
+        """
+        info = self._request(identity, chosen)
+        return hkdf.hkdf_sha256(self._pair_secret, _REQUEST_SALT, info, _PAIR_BYTES)
+
     def _masks(self, identity: bytes, chosen: list[int]) -> list[tuple[bytes, bool]]:
         """Seed and sign of what is shared with each other participant, for this sum alone."""
-        info = bytes.fromhex(self._ceremony.fingerprint) + identity + bytes(chosen)
+        info = self._request(identity, chosen)
         masks = []
         for other in chosen:
             if other == self._index:
@@ -219,17 +239,18 @@ class Party:
 
         Ciphertexts that are answered later are remembered by ``memory`` only.
         """
-        core = self._core.save()
         answered = b"".join(sorted(self._answered.known()))
         if len(answered) > DIGEST_BYTES * _MOST_ANSWERED:
             raise ParameterError(
                 f"the party has answered {len(answered) // DIGEST_BYTES} ciphertexts; a state "
                 f"holds up to {_MOST_ANSWERED}: begin a new ceremony"
             )
-        received = sorted(self._pair_seeds)
-        secret = bytearray().join(
-            [core, self._pair_secret, *(self._pair_seeds[i] for i in received), answered]
-        )
+        with self._lock:
+            core = self._core.save()
+            received = sorted(self._pair_seeds)
+            secret = bytearray().join(
+                [core, self._pair_secret, *(self._pair_seeds[i] for i in received), answered]
+            )
         try:
             header = {
                 "ceremony": self._ceremony.fingerprint,
@@ -304,6 +325,7 @@ class Party:
         party._core = _core.Party.load(
             params._core, index + 1, ceremony.threshold, np.frombuffer(opened, np.uint8, own)
         )
+        party._lock = threading.Lock()
         party._pair_secret = bytearray(opened[own : ends[1]])
         party._pair_seeds = {
             sender: bytearray(opened[ends[1] + _PAIR_BYTES * i :][:_PAIR_BYTES])

@@ -12,10 +12,16 @@ import secrets
 from typing import Never, Self
 
 from quancrypt_native import hkdf, sealing, wire
-from quancrypt_native.errors import KeyMismatchError, ParameterError, SecretKeyPickleError
+from quancrypt_native.errors import (
+    KeyMismatchError,
+    ParameterError,
+    SecretKeyPickleError,
+    WireFormatError,
+)
 
 KEY_BYTES = 32
 _SALT = b"quancrypt channel v1"
+_SUBKEY_SALT = b"quancrypt channel subkey v1"
 _MOST_CONTEXT = 2**16
 
 
@@ -102,6 +108,22 @@ class ChannelKey:
             )
         return message
 
+    def derive(self, label: bytes) -> bytes:
+        """32 secret bytes for another use, such as sealing this party's own files.
+
+        The same for the same label; they tell nothing about the key or about other labels.
+
+        Parameters
+        ----------
+        label
+            What they are for; at least one byte, public.
+        """
+        if not isinstance(label, bytes):
+            raise ParameterError(f"label is a {type(label).__name__}; allowed: bytes")
+        if not label:
+            raise ParameterError("label is empty; allowed: at least one byte")
+        return hkdf.hkdf_sha256(self._secret, _SUBKEY_SALT, label, KEY_BYTES)
+
     def to_bytes(self, *, passphrase: bytes, random_passphrase: bool = False) -> bytes:
         """Serialize, sealed as :meth:`SecretKey.to_bytes` seals a key."""
         return sealing.seal(
@@ -119,6 +141,8 @@ class ChannelKey:
         fields = wire.HeaderReader(header)
         public = fields.hexadecimal("public", 2 * KEY_BYTES)
         fields.finish()
+        if len(secret) != KEY_BYTES:
+            raise WireFormatError(f"the channel key has {len(secret)} bytes; expected {KEY_BYTES}")
         key = cls.__new__(cls)
         key._take(secret)
         if key._public.hex() != public:

@@ -233,7 +233,12 @@ def test_commands_and_their_options_exist(path: Path) -> None:
             continue
         name, rest = words.groups()
         assert name in commands, line
-        options = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)}
+        command = commands[name]
+        if inner := getattr(command, "commands", None):  # a group, such as `quancrypt attack`
+            word = re.match(r" +([a-z][a-z-]*)", rest)
+            assert word is None or word[1] in inner, line
+            command = inner[word[1]] if word else command
+        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", rest):
             assert option in options | {"--help"}, line
 

@@ -190,7 +190,8 @@ class Reference:
                 if config.mask == "client":
                     mu *= x.size / max(1, np.count_nonzero(x))
                 fixed += weight[i] * round(mu * 2**32)
-            bounds[name] = max(config.clip_factor * (fixed / (total << 32)), 2.0**-32)
+            bound = max(config.clip_factor * (fixed / (total << 32)), 2.0**-32)
+            bounds[name] = bound if config.max_bound is None else min(bound, config.max_bound)
         return bounds
 
     def _apply(

@@ -121,10 +121,14 @@ def test_options_reach_the_configuration(tmp_path: Path, monkeypatch: pytest.Mon
         raise StopError("seen")
 
     monkeypatch.setattr(simulation, "Simulation", noting)
-    # These two exclude each other: each gets there in a command line of its own.
-    for unset in ("error_feedback", "update"):
+    # Some exclude others: each gets there in a command line of its own.
+    for unset in (
+        ("error_feedback", "threshold", "aggregation", "dp"),
+        ("update", "method", "encryption", "aggregation", "dp"),
+        ("update", "method", "threshold", "error_feedback", "clients", "participation"),
+    ):
         values = {**OTHER, "out": str(tmp_path), "data_dir": str(tmp_path), "tensorboard": False}
-        del values[unset]
+        values = {name: value for name, value in values.items() if name not in unset}
         arguments = ["simulate"]
         for name, value in values.items():
             option = f"--{name.replace('_', '-')}"

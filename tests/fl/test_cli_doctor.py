@@ -112,6 +112,7 @@ def test_every_optional_part_of_a_method_is_in_an_extra(
     for extra, packages in {
         "fl": ("torch", "scipy", "jinja2", "pillow", "safetensors"),
         "baselines": ("dp-accounting", "gmpy2", "phe", "tenseal"),
+        "privacy": ("opendp",),
         "tensorboard": ("tensorboard",),
     }.items():
         for package in packages:

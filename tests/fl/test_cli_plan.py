@@ -39,6 +39,7 @@ def test_figures_are_those_of_the_parameters(
     assert shown["expansion_over_float32"] == params.upload_bytes(values) / (4 * values)
     tenseal = 104.5 * values / params.upload_bytes(values)
     assert shown["tenseal_upload_over_this"] == pytest.approx(tenseal)
+    assert shown["influence"] == {"in_range": 1 / 50, "malformed": 1.0}
     assert shown["headroom"]["weight_left"] == 64 - 50
     margin = math.log2((explained["noise_allowed"] + 1) / (64 * explained["noise_bound"]))
     assert shown["headroom"]["noise_margin_bits"] == pytest.approx(margin)

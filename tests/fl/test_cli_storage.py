@@ -16,7 +16,7 @@ import pytest
 from quancrypt_fl.cli import storage
 from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.passphrase import VARIABLE, read_passphrase
-from quancrypt_fl.cli.storage import write
+from quancrypt_fl.cli.storage import read, write
 
 KEY = Path("secret.qck")
 
@@ -218,3 +218,33 @@ def test_a_terminal_is_asked_twice_and_shows_nothing(tmp_path: Path) -> None:
     assert "The same again: " in done.stdout
     assert "hidden words" not in done.stdout
     assert (tmp_path / "keys" / "secret.qck").exists()
+
+
+def test_a_pipe_is_read_to_its_end_and_no_further_than_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "MOST_FROM_A_PIPE", 5)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for given, allowed in ((b"", True), (b"12345", True), (b"123456", False)):
+        with subprocess.Popen([sys.executable, "-c", WRITES, str(pipe), given.decode()]) as writer:
+            if allowed:
+                assert read(pipe) == given
+            else:
+                with pytest.raises(CommandError, match=r"a pipe that gives more than 5 bytes"):
+                    read(pipe)
+        assert writer.returncode == 0
+
+
+WRITES = "import sys; open(sys.argv[1], 'wb').write(sys.argv[2].encode())"
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_devices_are_refused(path: str) -> None:
+    with pytest.raises(CommandError, match=f"{path}: cannot be read: it is neither a file nor a"):
+        read(Path(path))
+
+
+def test_a_folder_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="cannot be read: Is a directory"):
+        read(tmp_path)

@@ -92,6 +92,57 @@ def test_defaults_that_depend_on_others(
             "max_weight = 2 is below the 3 clients of a round",
         ),
         ({"tensorboard": True}, "tensorboard = True needs out"),
+        ({"threshold": 1}, "threshold = 1: Input should be greater than or equal to 2"),
+        ({"threshold": 11}, "threshold = 11 is above the 10 clients of a round"),
+        (
+            {"threshold": 4, "participation": 0.3},
+            "threshold = 4 is above the 3 clients of a round",
+        ),
+        ({"threshold": 2, "clients": 1}, "threshold = 2 is above the 1 clients of a round"),
+        (
+            {"threshold": 3, "clients": 129},
+            "threshold = 3 makes a joint key of all 129 clients; allowed: up to 128",
+        ),
+        (
+            {"threshold": 3, "method": "vanilla"},
+            "threshold = 3 makes a joint key; allowed only with method = 'quancrypt' and "
+            "encryption = True",
+        ),
+        ({"threshold": 3, "encryption": False}, "allowed only with method = 'quancrypt' and "),
+        ({"open_dropout": 1}, "open_dropout = 1: Input should be less than 1"),
+        ({"aggregation": "median"}, "aggregation = 'median': not available; available: mean, "),
+        ({"groups": 1}, "groups = 1: Input should be greater than or equal to 2"),
+        (
+            {"aggregation": "median-of-groups", "groups": 6},
+            "the 10 clients of a round do not make groups of 2 or more; allowed: up to 5 groups",
+        ),
+        (
+            {"aggregation": "median-of-groups", "min_arrivals": 4},
+            "do not make groups of 4 or more; allowed: up to 2 groups",
+        ),
+        (
+            {"aggregation": "median-of-groups", "method": "batchcrypt"},
+            "aggregation = 'median-of-groups' is for method = 'quancrypt' and 'vanilla'",
+        ),
+        (
+            {"aggregation": "median-of-groups", "threshold": 3},
+            "'quancrypt' and 'vanilla', without threshold keys",
+        ),
+        ({"max_bound": 0}, "max_bound = 0: Input should be greater than or equal to"),
+        ({"dp": "laplace"}, "dp = 'laplace': not available; available: none, discrete-gaussian"),
+        ({"dp_missing": 1}, "dp_missing = 1: Input should be less than 1"),
+        (
+            {"dp": "discrete-gaussian", "method": "vanilla"},
+            "adds noise to encrypted integers: allowed with method = 'quancrypt', not 'vanilla'",
+        ),
+        (
+            {"dp": "discrete-gaussian", "error_feedback": True},
+            "allowed: update = 'delta', and no error_feedback",
+        ),
+        (
+            {"dp": "discrete-gaussian", "update": "weights"},
+            "allowed: update = 'delta', and no error_feedback",
+        ),
     ],
 )
 def test_errors_name_value_and_what_is_allowed(choices: dict[str, Any], message: str) -> None:
@@ -113,11 +164,13 @@ OTHER: dict[str, Any] = {
     "clients": 4, "rounds": 3, "participation": 0.5, "dropout": 0.2, "min_arrivals": 2,
     "patience": 4, "lr": 0.1, "weight_decay": 0.1, "batch_size": 8, "local_epochs": 2,
     "batch_norm": "local", "seed": 2,
-    "threads": 3, "device": "cuda", "method": "vanilla", "encryption": False, "bits": 6,
-    "rounding": "stochastic", "update": "weights", "clip_factor": 2.0, "pruning": False,
+    "threads": 3, "device": "cuda", "method": "vanilla", "encryption": False, "threshold": 2,
+    "open_dropout": 0.1, "bits": 6, "rounding": "stochastic", "update": "weights",
+    "clip_factor": 2.0, "max_bound": 1.0, "pruning": False,
     "mask": "client", "p_0": 0.1, "p_target": 0.6, "t_eff": 10, "t_target": 100,
     "prune_global": True, "error_feedback": True, "smoothing": 0.5, "weighting": "uniform",
-    "max_weight": 99, "security": 192, "paillier_bits": 1024, "processes": 2,
+    "max_weight": 99, "aggregation": "median-of-groups", "groups": 5, "security": 192,
+    "dp": "discrete-gaussian", "dp_missing": 0.1, "paillier_bits": 1024, "processes": 2,
     "tenseal_parameters": "code", "dp_epsilon": 1.0, "dp_delta": 1e-6, "dp_clip": 2.0, "out": "o",
     "tensorboard": True,
 }  # fmt: skip
@@ -141,11 +194,13 @@ def test_identity_leaves_out_places_and_length(field: str) -> None:
     assert set(one.identity()) == set(OTHER) - PLACES
 
 
-@pytest.mark.parametrize("method", ["dp-gaussian", "dp-laplace"])
-def test_noise_for_so_many_rounds_is_for_so_many_rounds(method: str) -> None:
-    one, two = (QuanCryptConfig(method=method, rounds=rounds) for rounds in (3, 4))
+@pytest.mark.parametrize(
+    "noise", [{"method": "dp-gaussian"}, {"method": "dp-laplace"}, {"dp": "discrete-gaussian"}]
+)
+def test_noise_for_so_many_rounds_is_for_so_many_rounds(noise: dict[str, Any]) -> None:
+    one, two = (QuanCryptConfig(rounds=rounds, **noise) for rounds in (3, 4))
     assert one.identity() != two.identity()
-    assert one.identity() == QuanCryptConfig(method=method, rounds=3, out="o").identity()  # type: ignore[arg-type]
+    assert one.identity() == QuanCryptConfig(rounds=3, out="o", **noise).identity()
 
 
 def test_identity_is_that_of_the_resolved_configuration() -> None:

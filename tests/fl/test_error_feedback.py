@@ -80,6 +80,20 @@ def test_a_lost_client_keeps_its_residual(
             assert any((after[n] != before.get(n, 0)).any() for n in after)
 
 
+def test_a_sum_that_is_not_opened_leaves_residuals_as_they_were(tiny: TinyConfig) -> None:
+    """Too few updates arrive: nothing of those that did has been sent."""
+    config = tiny(rounds=3, dropout=0.4, min_arrivals=3, bits=3, seed=8, **FEW)
+    recorder = Recorder()
+    simulation = recorder.simulation = Simulation(config, observer=recorder)
+    arrivals = [record["participants"] for record in simulation.run()["rounds"]]
+    unopened = [t for t, count in enumerate(arrivals) if t and 0 < count < 3]
+    assert unopened == [1, 2]
+    assert any(recorder.residuals[0].values())
+    for t in unopened:
+        for client, before in recorder.residuals[t - 1].items():
+            assert_same_tensors(before, recorder.residuals[t][client])
+
+
 def test_it_brings_back_what_rounding_loses() -> None:
     """A constant pull of a fifth of a step is rounded away in every round, and is not with it."""
     change = np.full((10, 10), 0.003, np.float32)

@@ -37,6 +37,7 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"prune_global": True, "mask": "client", "smoothing": 0.7, "error_feedback": True},
     {"smoothing": 0.25, "p_0": 0.1, "p_target": 0.7, "t_eff": 0, "t_target": 2},
     {"clip_factor": 1.0, "max_weight": 1000, "partition": "dirichlet"},
+    {"max_bound": 1e-3, "bits": 6, "error_feedback": True},
     {"clients": 1},
     {"patience": 1},
 ]

@@ -16,7 +16,7 @@ from tests.fl.reference import assert_same_tensors, recorded
 from quancrypt_fl import QuanCryptConfig
 from quancrypt_fl.engines import simulation as engine
 from quancrypt_fl.method.roles import Update
-from quancrypt_fl.method.spool import MEMORY_LIMIT, spooled
+from quancrypt_fl.method.spool import MEMORY_LIMIT, KeptUploads, spooled
 from quancrypt_fl.method.weighting import Share
 
 TinyConfig = Callable[..., QuanCryptConfig]
@@ -129,4 +129,18 @@ def test_a_run_does_not_depend_on_the_limit(
     for left, right in zip(in_memory.residuals, on_disk.residuals, strict=True):
         for client in left:
             assert_same_tensors(left[client], right[client])
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [1, 7, 25, MEMORY_LIMIT])
+def test_uploads_come_back_as_often_as_they_are_needed(limit: int, temporary: Path) -> None:
+    uploads = [b"", b"one", bytes(20), b"another one", b""]
+    kept = KeptUploads(limit)
+    assert list(kept) == []
+    for upload in uploads:
+        kept.append(upload)
+    assert list(kept) == list(kept) == uploads
+    kept.append(b"later")
+    assert list(kept) == [*uploads, b"later"]
+    kept.close()
     assert list(temporary.iterdir()) == []

@@ -135,3 +135,25 @@ def test_a_ceremony_over_channels() -> None:
     q = np.arange(-60, 60)
     total = group.total(q)
     np.testing.assert_array_equal(ceremony.decrypt_integers(total, group.parts(total, [1, 2])), q)
+
+
+def test_subkeys_are_hkdf_of_the_secret() -> None:
+    """The same for the same key and label, also after it was stored; others for others."""
+    one, two = ChannelKey(), ChannelKey()
+    expected = HKDF(SHA256(), 32, b"quancrypt channel subkey v1", b"label").derive(
+        bytes(one._secret)
+    )
+    assert one.derive(b"label") == expected
+    phrase = secrets.token_bytes(32)
+    stored = one.to_bytes(passphrase=phrase, random_passphrase=True)
+    assert ChannelKey.from_bytes(stored, passphrase=phrase).derive(b"label") == expected
+    assert len({expected, one.derive(b"other"), two.derive(b"label"), bytes(one._secret)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [("text", "label is a str; allowed: bytes"), (b"", "label is empty; allowed: at least one")],
+)
+def test_labels_that_are_none(label: Any, says: str) -> None:
+    with pytest.raises(qn.ParameterError, match=says):
+        ChannelKey().derive(label)

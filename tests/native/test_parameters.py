@@ -5,6 +5,8 @@ import dataclasses
 import itertools
 import math
 import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -406,3 +408,33 @@ def test_the_search_goes_on_where_the_most_fields_find_no_primes() -> None:
         bits=15, max_weight=16, security=192, key_mode="public", max_poly_degree=4096
     )
     assert wide.bytes_per_value <= 9.0
+
+
+TOO_LARGE = """
+import resource
+from tests.native import oracle
+import quancrypt_native as qn
+from quancrypt_native import _core
+
+header, body = oracle.unframe(qn.Parameters.for_aggregation(max_poly_degree=1024).to_bytes())
+del header["body_bytes"]
+primes = _core.find_primes(32768, 50, 64)
+data = oracle.frame(2, {**header, "poly_degree": 32768, "coeff_modulus": primes}, body)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    qn.Parameters.from_bytes(data)
+except qn.WireFormatError as error:
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(len(data), grown, error)
+"""
+
+
+def test_a_modulus_too_large_for_its_ring_is_refused_before_tables_are_made() -> None:
+    """They would take 128 MiB, for some 1,300 bytes of a stranger."""
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_LARGE], capture_output=True, text=True, check=True
+    )
+    size, grown, message = done.stdout.split(maxsplit=2)
+    assert int(size) < 1500
+    assert int(grown) < 16 * 1024  # KiB
+    assert "the modulus has 3200 bits; at ring degree 32768" in message

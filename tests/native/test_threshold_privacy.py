@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from tests.native import oracle
-from tests.native.threshold_parties import Group, group
+from tests.native.threshold_parties import SHAPES, Group, group
 
 import quancrypt_native as qn
+from quancrypt_native import _core
 
 COEFFICIENTS = 1_000_000
 BINS = 1000
@@ -78,27 +79,55 @@ def deviations(x: npt.NDArray[np.float64]) -> tuple[float, float]:
     return (chi_square - (BINS - 1)) / math.sqrt(2 * (BINS - 1)), float(distance) * len(x) ** 0.5
 
 
-@pytest.fixture(scope="module")
-def answered() -> tuple[Group, qn.EncryptedUpdate, dict[int, bytes]]:
-    """A sum of a million zeros, and three parts of 3-of-5 parties."""
-    party_group = group(3, 5)
+def _shape(threshold: int, parties: int) -> object:
+    quick = (threshold, parties) == (3, 5)
+    marks = () if quick else (pytest.mark.slow,)
+    return pytest.param((threshold, parties), marks=marks, id=f"{threshold} of {parties}")
+
+
+@pytest.fixture(scope="module", params=[_shape(*shape) for shape in SHAPES])
+def answered(
+    request: pytest.FixtureRequest,
+) -> tuple[Group, qn.EncryptedUpdate, dict[int, bytes]]:
+    """A sum of a million zeros, and the parts of as many parties as are needed."""
+    threshold, parties = request.param
+    party_group = group(threshold, parties)
     per = party_group.params.values_per_ciphertext
     assert per == party_group.params.poly_degree  # a value a coefficient
     values = np.zeros(-(-COEFFICIENTS // per) * per, dtype=np.int64)
     total = party_group.total(values)
-    return party_group, total, party_group.parts(total, [1, 2, 4])
+    return party_group, total, party_group.parts(total, range(parties - threshold, parties))
 
 
-def test_two_parts_of_three_are_uniform(
+def test_one_part_too_few_is_uniform(
     answered: tuple[Group, qn.EncryptedUpdate, dict[int, bytes]],
 ) -> None:
     """A million coefficients of what t - 1 parts decrypt to. Chance fails it once in 10^7."""
-    _, total, parts = answered
-    x = fractions(total, [parts[1], parts[4]])
+    party_group, total, parts = answered
+    given = list(parts.values())[1:]
+    assert len(given) == party_group.ceremony.threshold - 1
+    x = fractions(total, given)
     assert len(x) >= COEFFICIENTS
     chi_square, distance = deviations(x)
     assert abs(chi_square) < 6
     assert distance < 3.1
+
+
+def test_one_part_too_few_is_an_error(
+    answered: tuple[Group, qn.EncryptedUpdate, dict[int, bytes]],
+) -> None:
+    """Before anything is computed; and what the core computes of them is no valid sum."""
+    party_group, total, parts = answered
+    ceremony = party_group.ceremony
+    for left_out in parts:
+        given = {index: part for index, part in parts.items() if index != left_out}
+        with pytest.raises(qn.ParameterError, match=f"there are {len(given)} partial decryptions"):
+            ceremony.decrypt_integers(total, given)
+        bodies = [np.frombuffer(oracle.unframe(part)[1], np.uint8) for part in given.values()]
+        with pytest.raises(qn.DecryptionError):
+            _core.combine_packed(
+                ceremony.params._core, total._body, bodies, 1, [total.values], [1.0], True
+            )
 
 
 def test_one_part_alone_is_uniform(
@@ -106,7 +135,7 @@ def test_one_part_alone_is_uniform(
 ) -> None:
     """Also against the ciphertext of which it is a part: masks hide lambda c1 share + smudging."""
     _, total, parts = answered
-    chi_square, distance = deviations(fractions(total, [parts[4]]))
+    chi_square, distance = deviations(fractions(total, list(parts.values())[-1:]))
     assert abs(chi_square) < 6
     assert distance < 3.1
 
@@ -114,7 +143,7 @@ def test_one_part_alone_is_uniform(
 def test_the_statistics_see_a_plaintext(
     answered: tuple[Group, qn.EncryptedUpdate, dict[int, bytes]],
 ) -> None:
-    """With all three parts every coefficient is the same field, and both statistics say so."""
+    """With all parts every coefficient is the same field, and both statistics say so."""
     party_group, total, parts = answered
     x = fractions(total, list(parts.values()))
     chi_square, distance = deviations(x)

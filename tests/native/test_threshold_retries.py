@@ -67,9 +67,9 @@ def answer(victim: Victim, points: list[int], *, masked: bool) -> oracle.Integer
     if not masked:
         seeds[1::2] = seeds[0::2]
     masks = [(seed, i % 2 == 1) for i, seed in enumerate(seeds)]
-    prefix = b""
+    request, prefix = secrets.token_bytes(32), b""
     data = victim.party._core.partial_decryption(
-        np.frombuffer(victim.body, np.uint8), 1, points, masks, prefix
+        np.frombuffer(victim.body, np.uint8), 1, points, masks, request, prefix
     )
     return whole(victim.params, oracle.unpack_polynomial(victim.params, data[:-4]))
 

@@ -38,6 +38,7 @@ NEWER = re.compile(
     r"v|k(mov|or|and|x|not|add|shift|test|unpck)|aes|pclmul|sha(1|256)|lzcnt|andn$|bextr|bls|bzhi"
     r"|mulx|pdep|pext$|rorx|sarx|shlx|shrx|adcx|adox|movbe|rdrand|rdseed|rdfsbase|wrfsbase|xgetbv"
 )
+SHA = re.compile(r"sha256(rnds2|msg[12])$")
 AVX512 = re.compile(r"%zmm|%[xy]mm(1[6-9]|2\d|3[01])|%k[0-7]|\{")
 WIDE_REGISTER = re.compile(r"%[yz]mm")
 
@@ -86,7 +87,7 @@ def set_of(source: str) -> str:
         "/table.cpp"
     ):  # a table runs before the CPU is known
         return "base"
-    return folders[1] if folders[1] in ("avx512", "avx2", "sse42") else "base"
+    return folders[1] if folders[1] in ("avx512", "avx2", "sha", "sse42") else "base"
 
 
 def beyond(name: str, mnemonic: str, operands: str) -> bool:
@@ -96,7 +97,7 @@ def beyond(name: str, mnemonic: str, operands: str) -> bool:
     if name == "avx2":
         return AVX512.search(operands) is not None
     if NEWER.match(mnemonic):
-        return True
+        return not (name == "sha" and SHA.match(mnemonic))
     return name == "base" and SSE42.match(mnemonic) is not None
 
 
@@ -107,9 +108,10 @@ def sources(*names: str) -> list[str]:
 @pytest.mark.parametrize(
     ("instruction", "sets"),
     [
-        ("paddd %xmm0,%xmm1", "base sse42 avx2 avx512"),
-        ("pshufb %xmm0,%xmm1", "sse42 avx2 avx512"),
-        ("crc32q (%rdi),%rax", "sse42 avx2 avx512"),
+        ("paddd %xmm0,%xmm1", "base sse42 sha avx2 avx512"),
+        ("pshufb %xmm0,%xmm1", "sse42 sha avx2 avx512"),
+        ("crc32q (%rdi),%rax", "sse42 sha avx2 avx512"),
+        ("sha256rnds2 %xmm0,%xmm1,%xmm2", "sha avx2 avx512"),
         ("vpaddd %ymm0,%ymm1,%ymm2", "avx2 avx512"),
         ("vaddsd %xmm0,%xmm1,%xmm2", "avx2 avx512"),
         ("mulx %rax,%rbx,%rcx", "avx2 avx512"),
@@ -120,12 +122,12 @@ def sources(*names: str) -> list[str]:
 )
 def test_instructions_are_told_apart(instruction: str, sets: str) -> None:
     mnemonic, operands = instruction.split(maxsplit=1)
-    names = ("base", "sse42", "avx2", "avx512")
+    names = ("base", "sse42", "sha", "avx2", "avx512")
     assert [n for n in names if not beyond(n, mnemonic, operands)] == sets.split()
 
 
 def test_the_build_has_every_set() -> None:
-    assert {set_of(source) for source in objects()} == {"base", "sse42", "avx2", "avx512"}
+    assert {set_of(source) for source in objects()} == {"base", "sse42", "sha", "avx2", "avx512"}
     assert len(sources("base")) > 40
     for source in sources("avx2", "avx512"):
         assert any(WIDE_REGISTER.search(line[2]) for line in instructions(objects()[source]))
@@ -147,7 +149,7 @@ def test_each_file_keeps_to_its_instruction_set() -> None:
 
 def test_wide_files_define_nothing_that_others_could_share() -> None:
     """A weak or COMDAT symbol of a wide file may become the copy that the linker keeps for all."""
-    for source in sources("sse42", "avx2", "avx512"):
+    for source in sources("sse42", "sha", "avx2", "avx512"):
         symbols = [
             line.split(maxsplit=2) for line in run("nm", "-C", "--defined-only", objects()[source])
         ]
@@ -162,7 +164,7 @@ def test_linked_programs_are_wide_in_the_wide_sets_only() -> None:
     """By the symbols of the test that holds most: all layers and SEAL."""
     program = BUILD / "cpp" / "tests" / "test_seal"
     assert any(line[0].startswith("seal::") for line in instructions(program))
-    ours = re.compile(r"quancrypt::simd::(avx2|avx512|sse42|\(anonymous namespace\))::")
+    ours = re.compile(r"quancrypt::simd::(avx2|avx512|sha|sse42|\(anonymous namespace\))::")
     wide = {line[0] for line in instructions(program) if beyond("base", line[1], line[2])}
     assert len(wide) > 20
     # cpu_features asks the operating system by xgetbv, as above.
@@ -205,10 +207,10 @@ def test_masks_of_avx512_reach_branches_where_declared() -> None:
             elif to_register or (to_flags and re.match(r"j|set|cmov", following[1])):
                 name = re.sub(r"<.*|\(.*", "", function.replace("(anonymous namespace)::", ""))
                 found.add(name.rpartition("::")[2])
-    # What SECURITY.md lists: public numbers, the first NaN, a draw to be repeated, a sum that is
-    # not valid, a coefficient of 2^62 and more.
+    # What SECURITY.md lists: public numbers, the first NaN, a draw to be repeated (of a ternary
+    # number, of a mask), a sum that is not valid, a coefficient of 2^62 and more.
     assert "sample_ternary" in found
     assert found <= {
-        "find_not_below", "quantize_f32", "quantize_f64", "sample_ternary", "unpack",
-        "unpack_fields", "round_to_integers",
+        "add_bits", "add_bits_by", "find_not_below", "quantize_f32", "quantize_f64",
+        "sample_ternary", "unpack", "unpack_fields", "round_to_integers",
     }  # fmt: skip

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "simd/avx2/avx2.h"
+#include "simd/constant_time.h"
 
 namespace quancrypt::simd::avx2 {
 namespace {
@@ -128,6 +129,66 @@ void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std:
   for (std::size_t k = at; k < total; ++k) last[k - at] = in[k];
   const std::size_t begin = at;
   for (; i < n; i += 8, at += bits) unpack_group(last + (at - begin), g, mask, out + i);
+}
+
+namespace {
+
+inline __m256i load(const std::uint64_t* x) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+}
+
+/// Four elements of `sum` more or less by x where x < p; `below` collects whether all are. All numbers
+/// are below 2^62, so that signed comparisons hold.
+template <bool negative>
+inline void add_below(std::uint64_t* sum, __m256i x, __m256i p, __m256i& below) {
+  const __m256i fits = _mm256_cmpgt_epi64(p, x);
+  below = _mm256_and_si256(below, fits);
+  const __m256i value = _mm256_and_si256(x, fits);
+  const __m256i reduced = negative ? _mm256_sub_epi64(load(sum), value)
+                                   : _mm256_sub_epi64(_mm256_add_epi64(load(sum), value), p);
+  // In [-p, p).
+  const __m256i lift = _mm256_and_si256(_mm256_cmpgt_epi64(_mm256_setzero_si256(), reduced), p);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sum), _mm256_add_epi64(reduced, lift));
+}
+
+template <bool negative>
+bool add_bits_by(const std::uint8_t* in, std::size_t n, std::uint64_t* sum,
+                 const Modulus& modulus) {
+  const std::uint32_t bits = modulus.bits;
+  const Gather* g = kGathers.of[bits];
+  const __m256i mask = _mm256_set1_epi64x((1LL << bits) - 1);
+  const __m256i p = _mm256_set1_epi64x(static_cast<long long>(modulus.p));
+  const std::size_t total = n / 8 * bits;
+  const std::size_t reach = g[1].pair[1] + 16;
+  __m256i below = _mm256_set1_epi64x(-1);
+  std::size_t i = 0;
+  std::size_t at = 0;
+  const auto add_group = [&](const std::uint8_t* group) {
+    add_below<negative>(sum + i, _mm256_and_si256(gather(group, g[0]), mask), p, below);
+    add_below<negative>(sum + i + 4, _mm256_and_si256(gather(group, g[1]), mask), p, below);
+  };
+  for (; at + reach <= total; i += 8, at += bits) add_group(in + at);
+  std::uint8_t last[2 * kMaxBits + 16] = {};
+  for (std::size_t k = at; k < total; ++k) last[k - at] = in[k];
+  const std::size_t begin = at;
+  for (; i < n; i += 8, at += bits) add_group(last + (at - begin));
+  // What was read may be a secret mask: do not leave it on the stack.
+  __builtin_memset(last, 0, sizeof(last));
+  asm volatile("" : : "r"(last) : "memory");
+  int all = _mm256_movemask_pd(_mm256_castsi256_pd(below));
+  QUANCRYPT_PUBLIC(&all, sizeof(all));
+  return all == 0xF;
+}
+
+}  // namespace
+
+bool add_bits(const std::uint8_t* in, std::size_t n, bool negative, std::uint64_t* sum,
+              const Modulus& modulus) {
+  if (modulus.bits < kMinBits || modulus.bits > kMaxBits) {
+    return portable_kernels()->add_bits(in, n, negative, sum, modulus);
+  }
+  return negative ? add_bits_by<true>(in, n, sum, modulus)
+                  : add_bits_by<false>(in, n, sum, modulus);
 }
 
 }  // namespace quancrypt::simd::avx2

@@ -29,6 +29,7 @@ const KernelTable* avx2_kernels() {
       .round_to_integers = avx2::round_to_integers,
       .pack_bits = avx2::pack_bits,
       .unpack_bits = avx2::unpack_bits,
+      .add_bits = avx2::add_bits,
       .find_not_below = avx2::find_not_below,
       .crc32c = sse42::crc32c,
   };

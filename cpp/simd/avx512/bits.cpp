@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "simd/avx512/avx512.h"
+#include "simd/constant_time.h"
 
 namespace quancrypt::simd::avx512 {
 namespace {
@@ -82,6 +83,55 @@ void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std:
     const __m512i v = _mm512_srlv_epi64(_mm512_permutexvar_epi8(gather, bytes), shift);
     _mm512_storeu_si512(out + i, _mm512_and_si512(v, mask));
   }
+}
+
+namespace {
+
+/// [0, 2p) -> [0, p), and (-p, p) -> [0, p) where a negative number is a huge unsigned one.
+template <bool negative>
+inline __m512i add_below(__m512i sum, __m512i x, __m512i p) {
+  if constexpr (negative) {
+    const __m512i difference = _mm512_sub_epi64(sum, x);
+    return _mm512_min_epu64(difference, _mm512_add_epi64(difference, p));
+  } else {
+    const __m512i total = _mm512_add_epi64(sum, x);
+    return _mm512_min_epu64(total, _mm512_sub_epi64(total, p));
+  }
+}
+
+template <bool negative>
+bool add_bits_by(const std::uint8_t* in, std::size_t n, std::uint64_t* sum,
+                 const Modulus& modulus) {
+  const std::uint32_t bits = modulus.bits;
+  const Permutation& permutation = kPermutations.of[bits];
+  const __m512i shift = _mm512_load_si512(permutation.shift);
+  const __m512i gather = _mm512_load_si512(permutation.unpack);
+  const __m512i mask = _mm512_set1_epi64((1LL << bits) - 1);
+  const __m512i p = _mm512_set1_epi64(static_cast<long long>(modulus.p));
+  const __mmask64 size = (std::uint64_t{1} << bits) - 1;
+  __mmask8 all = 0xFF;
+  for (std::size_t i = 0; i < n; i += 8, in += bits) {
+    const __m512i bytes = _mm512_maskz_loadu_epi8(size, in);
+    const __m512i x =
+        _mm512_and_si512(_mm512_srlv_epi64(_mm512_permutexvar_epi8(gather, bytes), shift), mask);
+    const __mmask8 below = _mm512_cmplt_epu64_mask(x, p);
+    const __m512i old = _mm512_loadu_si512(sum + i);
+    _mm512_storeu_si512(sum + i, _mm512_mask_mov_epi64(old, below, add_below<negative>(old, x, p)));
+    all = static_cast<__mmask8>(all & below);
+  }
+  QUANCRYPT_PUBLIC(&all, sizeof(all));
+  return all == 0xFF;
+}
+
+}  // namespace
+
+bool add_bits(const std::uint8_t* in, std::size_t n, bool negative, std::uint64_t* sum,
+              const Modulus& modulus) {
+  if (modulus.bits < kMinBits || modulus.bits > kMaxBits) {
+    return portable_kernels()->add_bits(in, n, negative, sum, modulus);
+  }
+  return negative ? add_bits_by<true>(in, n, sum, modulus)
+                  : add_bits_by<false>(in, n, sum, modulus);
 }
 
 }  // namespace quancrypt::simd::avx512

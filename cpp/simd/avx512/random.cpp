@@ -1,4 +1,4 @@
-// ChaCha20 (RFC 8439) on sixteen blocks at a time, and the samplers.
+// ChaCha20 (RFC 8439) on sixteen blocks at a time, two such sets in turn, and the samplers.
 #include <immintrin.h>
 
 #include "simd/avx512/avx512.h"
@@ -9,15 +9,42 @@ namespace {
 
 constexpr std::size_t kLanes = 16;
 
-inline void quarter_round(__m512i& a, __m512i& b, __m512i& c, __m512i& d) {
-  a = _mm512_add_epi32(a, b);
-  d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 16);
-  c = _mm512_add_epi32(c, d);
-  b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 12);
-  a = _mm512_add_epi32(a, b);
-  d = _mm512_rol_epi32(_mm512_xor_si512(d, a), 8);
-  c = _mm512_add_epi32(c, d);
-  b = _mm512_rol_epi32(_mm512_xor_si512(b, c), 7);
+#if defined(__GNUC__) && !defined(__clang__)
+// In place, so that all 32 registers can be in use: GCC gives results other registers and spills.
+inline void add_to(__m512i& x, __m512i y) { asm("vpaddd %1, %0, %0" : "+v"(x) : "v"(y)); }
+template <int bits>
+inline void xor_rotate(__m512i& x, __m512i y) {
+  asm("vpxord %1, %0, %0" : "+v"(x) : "v"(y));
+  asm("vprold %1, %0, %0" : "+v"(x) : "i"(bits));
+}
+#else
+inline void add_to(__m512i& x, __m512i y) { x = _mm512_add_epi32(x, y); }
+template <int bits>
+inline void xor_rotate(__m512i& x, __m512i y) {
+  x = _mm512_rol_epi32(_mm512_xor_si512(x, y), bits);
+}
+#endif
+
+/// Quarter rounds of the columns (shift 0) or diagonals (shift 1), step by step: each waits for the one
+/// before.
+template <int shift>
+inline void quarter_rounds(__m512i v[16]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) add_to(v[i], v[4 + (i + shift) % 4]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) xor_rotate<16>(v[12 + (i + 3 * shift) % 4], v[i]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) add_to(v[8 + (i + 2 * shift) % 4], v[12 + (i + 3 * shift) % 4]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) xor_rotate<12>(v[4 + (i + shift) % 4], v[8 + (i + 2 * shift) % 4]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) add_to(v[i], v[4 + (i + shift) % 4]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) xor_rotate<8>(v[12 + (i + 3 * shift) % 4], v[i]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) add_to(v[8 + (i + 2 * shift) % 4], v[12 + (i + 3 * shift) % 4]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) xor_rotate<7>(v[4 + (i + shift) % 4], v[8 + (i + 2 * shift) % 4]);
 }
 
 /// Word w of sixteen blocks in v[w] -> sixteen blocks of 64 bytes.
@@ -46,6 +73,18 @@ inline void store_transposed(__m512i v[16], std::uint8_t* out) {
   }
 }
 
+/// Twenty rounds of `sets` times sixteen blocks, each in sixteen registers. One set leaves the CPU
+/// waiting for its own results; two fill all registers that there are.
+template <int sets>
+inline void rounds(__m512i v[][16]) {
+  for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 2
+    for (int s = 0; s < sets; ++s) quarter_rounds<0>(v[s]);
+#pragma GCC unroll 2
+    for (int s = 0; s < sets; ++s) quarter_rounds<1>(v[s]);
+  }
+}
+
 inline std::uint32_t load_le32(const std::uint8_t* bytes) {
   std::uint32_t value = 0;
   __builtin_memcpy(&value, bytes, sizeof(value));  // x86 is little-endian
@@ -70,29 +109,34 @@ void chacha20(const std::uint8_t key[32], const std::uint8_t nonce[12], std::uin
   state[12] =
       _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(counter)),
                        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  while (blocks > 0) {
-    __m512i v[16];
-    for (int i = 0; i < 16; ++i) v[i] = state[i];
-    for (int round = 0; round < 10; ++round) {
-      quarter_round(v[0], v[4], v[8], v[12]);
-      quarter_round(v[1], v[5], v[9], v[13]);
-      quarter_round(v[2], v[6], v[10], v[14]);
-      quarter_round(v[3], v[7], v[11], v[15]);
-      quarter_round(v[0], v[5], v[10], v[15]);
-      quarter_round(v[1], v[6], v[11], v[12]);
-      quarter_round(v[2], v[7], v[8], v[13]);
-      quarter_round(v[3], v[4], v[9], v[14]);
+  const __m512i step = _mm512_set1_epi32(kLanes);
+  for (; blocks >= 2 * kLanes; blocks -= 2 * kLanes) {
+    __m512i v[2][16];
+    asm volatile("" : : "r"(state) : "memory");  // reads it anew: no register is left for it
+    for (int i = 0; i < 16; ++i) v[0][i] = v[1][i] = state[i];
+    v[1][12] = _mm512_add_epi32(v[1][12], step);
+    rounds<2>(v);
+    for (int s = 0; s < 2; ++s) {
+      for (int i = 0; i < 16; ++i) v[s][i] = _mm512_add_epi32(v[s][i], state[i]);
+      store_transposed(v[s], out);
+      out += kLanes * kChaChaBlock;
+      state[12] = _mm512_add_epi32(state[12], step);
     }
-    for (int i = 0; i < 16; ++i) v[i] = _mm512_add_epi32(v[i], state[i]);
+  }
+  while (blocks > 0) {
+    __m512i v[1][16];
+    for (int i = 0; i < 16; ++i) v[0][i] = state[i];
+    rounds<1>(v);
+    for (int i = 0; i < 16; ++i) v[0][i] = _mm512_add_epi32(v[0][i], state[i]);
     if (blocks >= kLanes) {
-      store_transposed(v, out);
+      store_transposed(v[0], out);
       out += kLanes * kChaChaBlock;
       blocks -= kLanes;
-      state[12] = _mm512_add_epi32(state[12], _mm512_set1_epi32(kLanes));
+      state[12] = _mm512_add_epi32(state[12], step);
       continue;
     }
     alignas(64) std::uint8_t last[kLanes * kChaChaBlock];
-    store_transposed(v, last);
+    store_transposed(v[0], last);
     for (std::size_t i = 0; i < blocks; ++i) {
       _mm512_storeu_si512(out + i * kChaChaBlock, _mm512_load_si512(last + i * kChaChaBlock));
     }

@@ -29,6 +29,7 @@ const KernelTable* avx512_kernels() {
       .round_to_integers = avx512::round_to_integers,
       .pack_bits = avx512::pack_bits,
       .unpack_bits = avx512::unpack_bits,
+      .add_bits = avx512::add_bits,
       .find_not_below = avx512::find_not_below,
       .crc32c = sse42::crc32c,
   };

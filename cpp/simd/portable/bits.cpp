@@ -1,7 +1,9 @@
 // Residues at exactly ceil(log2 p) bits on the wire, and the checksum over the wire's bytes.
 #include <array>
+#include <cstring>
 
 #include "simd/arith.h"
+#include "simd/constant_time.h"
 #include "simd/portable/portable.h"
 
 namespace quancrypt::simd::portable {
@@ -57,6 +59,27 @@ void unpack_bits(const std::uint8_t* in, std::size_t n, std::uint32_t bits, std:
     buffer >>= bits;
     filled -= bits;
   }
+}
+
+bool add_bits(const std::uint8_t* in, std::size_t n, bool negative, std::uint64_t* sum,
+              const Modulus& modulus) {
+  const std::uint64_t p = modulus.p;
+  std::uint64_t x[8];
+  std::uint64_t out_of_range = 0;
+  for (std::size_t i = 0; i < n; i += 8, in += modulus.bits) {
+    unpack_bits(in, 8, modulus.bits, x);
+    for (std::size_t j = 0; j < 8; ++j) {
+      const std::uint64_t below = (x[j] - p) >> 63;  // x < 2^60
+      const std::uint64_t value = x[j] & (0 - below);
+      sum[i + j] = negative ? sub_mod(sum[i + j], value, p) : add_mod(sum[i + j], value, p);
+      out_of_range |= below ^ 1;
+    }
+  }
+  // They may be a secret mask: do not leave them on the stack.
+  std::memset(x, 0, sizeof(x));
+  asm volatile("" : : "r"(x) : "memory");
+  QUANCRYPT_PUBLIC(&out_of_range, sizeof(out_of_range));
+  return out_of_range == 0;
 }
 
 std::uint32_t crc32c(std::uint32_t crc, const std::uint8_t* data, std::size_t size) {

@@ -28,6 +28,7 @@ const KernelTable* portable_kernels() {
       .round_to_integers = portable::round_to_integers,
       .pack_bits = portable::pack_bits,
       .unpack_bits = portable::unpack_bits,
+      .add_bits = portable::add_bits,
       .find_not_below = portable::find_not_below,
       .crc32c = portable::crc32c,
   };

@@ -61,8 +61,8 @@ class TensorHeader:
         return [self.name, list(self.shape), self.clip]
 
 
-def required(*modules: str) -> list[ModuleType]:
-    """Import optional modules.
+def required(*modules: str, extra: str = "baselines") -> list[ModuleType]:
+    """Import optional modules, which the package's ``extra`` installs.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def required(*modules: str) -> list[ModuleType]:
         except ModuleNotFoundError as error:
             raise MethodError(
                 f"this method needs {error.name!r}, which is not installed: "
-                "pip install 'quancrypt-native[baselines]'"
+                f"pip install 'quancrypt-native[{extra}]'"
             ) from error
     return found
 

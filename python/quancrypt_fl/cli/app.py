@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from quancrypt_fl.cli.aggregate import aggregate
+from quancrypt_fl.cli.attack import attack
 from quancrypt_fl.cli.bench import bench
 from quancrypt_fl.cli.client import client
 from quancrypt_fl.cli.data import data
@@ -55,6 +56,7 @@ app.command()(plan)
 app.command()(data)
 app.command()(simulate)
 app.command()(experiment)
+app.add_typer(attack, name="attack")
 app.command()(provision)
 app.command()(server)
 app.command()(client)

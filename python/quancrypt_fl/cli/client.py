@@ -15,6 +15,7 @@ import typer
 import quancrypt_native as qn
 from quancrypt_fl.cli.errors import CommandError, naming
 from quancrypt_fl.cli.interrupts import interruptible_imports
+from quancrypt_fl.cli.joint_kits import opened_channel
 from quancrypt_fl.cli.options import PassphraseFd
 from quancrypt_fl.cli.passphrase import read_passphrase
 from quancrypt_fl.cli.server import require_flower
@@ -23,6 +24,7 @@ from quancrypt_fl.cli.service_options import LogJson, Verbose
 if TYPE_CHECKING:
     from quancrypt_fl.deployment.kits import ClientKit
     from quancrypt_fl.envelopes.signer import Signer
+    from quancrypt_native.channels import ChannelKey
 
 __all__ = ["client", "opened_key", "opened_signer"]
 
@@ -84,6 +86,7 @@ def client(
     passphrase = read_passphrase(loaded.secret_key, passphrase_fd)
     key = opened_key(loaded, passphrase)
     signer = opened_signer(loaded, passphrase)
+    channel = opened_channel(loaded, passphrase)
     text = passphrase.decode("utf-8", "surrogateescape")
     token = secrets.token_hex(32)
     log = EventLog(json_lines=log_json, verbose=verbose, secrets=[text, token])
@@ -95,11 +98,12 @@ def client(
         f"server {loaded.address}",
         client=loaded.name,
     )
-    with _session_keys(key, signer, token) as (session, signing):
-        del key, signer, passphrase, text
+    with _session_keys(key, signer, channel, token) as files:
+        del key, signer, channel, passphrase, text
         options = ClientOptions(
-            key_file=session,
-            signing_file=signing,
+            key_file=files[0],
+            signing_file=files[1],
+            channel_file=files[2],
             passphrase=token,
             bundles=[bundle.digest for bundle in bundles],
             data_dir=data_dir,
@@ -111,7 +115,9 @@ def client(
 
 
 @contextmanager
-def _session_keys(key: qn.SecretKey, signer: Signer, token: str) -> Iterator[tuple[Path, Path]]:
+def _session_keys(
+    key: qn.SecretKey, signer: Signer, channel: ChannelKey | None, token: str
+) -> Iterator[tuple[Path, Path, Path | None]]:
     """The keys sealed for this run alone, under a random token: each of the many processes that
     Flower starts opens them in a millisecond, and none of them is given the passphrase.
 
@@ -120,17 +126,19 @@ def _session_keys(key: qn.SecretKey, signer: Signer, token: str) -> Iterator[tup
     memory = Path("/dev/shm")
     place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="quancrypt-", dir=place) as folder:
-        paths = Path(folder) / "session.key", Path(folder) / "session-signing.key"
-        for path, seal in zip(paths, (key.to_bytes, signer.to_bytes), strict=True):
-            path.touch(mode=0o600)
-            path.write_bytes(seal(passphrase=token.encode(), random_passphrase=True))
-        yield paths
+        place = Path(folder)
+        files = place / "session.key", place / "session-signing.key", place / "session-channel.key"
+        for path, one in zip(files, (key, signer, channel), strict=True):
+            if one is not None:
+                path.touch(mode=0o600)
+                path.write_bytes(one.to_bytes(passphrase=token.encode(), random_passphrase=True))
+        yield files[0], files[1], None if channel is None else files[2]
 
 
 def opened_key(kit: ClientKit, passphrase: bytes) -> qn.SecretKey:
     """The key of a client's kit. A wrong passphrase is told now, not in the first round."""
-    with naming(kit.params):
-        params = qn.Parameters.from_bytes(kit.params.read_bytes())
+    with naming(kit.key_params):
+        params = qn.Parameters.from_bytes(kit.key_params.read_bytes())
     with naming(kit.secret_key):
         key = qn.SecretKey.from_bytes(kit.secret_key.read_bytes(), params, passphrase=passphrase)
     if key.key_id != kit.key_id:

@@ -30,7 +30,8 @@ _OPTIONAL = {
     "tenseal": "simulate --method tenseal, comparison with TenSEAL",
     "phe": "simulate --method batchcrypt, comparison with Paillier",
     "gmpy2": "Paillier's fast integers",
-    "dp-accounting": "simulate --method dp-gaussian and dp-laplace",
+    "dp-accounting": "simulate --method dp-gaussian and dp-laplace, simulate --dp",
+    "opendp": "simulate --dp discrete-gaussian",
     "tensorboard": "simulate --tensorboard",
     "seal-python": "cross-checks against Microsoft SEAL 4.4",
 }

@@ -13,6 +13,12 @@ from quancrypt_fl.cli.objects import PARAMETERS_FILE, kind_of, load_parameters
 from quancrypt_fl.cli.options import JsonOnly
 from quancrypt_fl.cli.storage import read
 from quancrypt_fl.cli.text import aligned, print_json, printable, table
+from quancrypt_fl.cli.threshold_frames import (
+    THRESHOLD_KINDS,
+    sealing_facts,
+    threshold_facts,
+    threshold_rows,
+)
 from quancrypt_native import wire
 from quancrypt_native.layout import MAX_TENSORS
 
@@ -21,7 +27,10 @@ __all__ = ["inspect"]
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="params.qcp, a .qck key file or a .qcu update.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="params.qcp, a .qck key file, a .qcu update, any frame."
+        ),
     ],
     params: Annotated[
         Path | None,
@@ -35,7 +44,8 @@ def inspect(
 ) -> None:
     """Say what a file is: kind, parameters, key, tensors, weight, bytes.
 
-    Needs no key and no passphrase, and checks the file's form and checksum.
+    Messages and states of threshold keys too: ceremony, party, participants. Needs no key and no
+    passphrase, and checks the file's form and checksum.
 
     Example:
 
@@ -54,6 +64,8 @@ def inspect(
         facts["body_bytes"] = len(body)
         if kind == wire.Kind.PARAMETERS:
             facts["parameters"] = qn.Parameters.from_bytes(data).explain().as_dict()
+        elif kind in THRESHOLD_KINDS:
+            facts |= threshold_facts(kind, header, len(body))
         else:
             facts["parameters"] = wire.HeaderReader(header).hexadecimal("params", 32)
     if kind == wire.Kind.UPDATE:
@@ -108,17 +120,7 @@ def _public_key_id(path: Path, data: bytes, params: Path | None) -> str | None:
 def _secret_key(path: Path, header: dict[str, Any]) -> dict[str, Any]:
     with naming(path):
         fields = wire.HeaderReader(header)
-        return {
-            "key": fields.hexadecimal("key", 32),
-            "sealed": {
-                "derivation": fields.text("kdf"),
-                **{
-                    name: fields.number(name, 1, 2**32)
-                    for name in ("scrypt_n", "scrypt_r", "scrypt_p")
-                },
-                "cipher": fields.text("cipher"),
-            },
-        }
+        return {"key": fields.hexadecimal("key", 32), "sealed": sealing_facts(fields)}
 
 
 def _print(facts: dict[str, Any], data: bytes) -> None:
@@ -126,10 +128,10 @@ def _print(facts: dict[str, Any], data: bytes) -> None:
     if facts["kind"] == "parameters":
         print(qn.Parameters.from_bytes(data).explain())
         return
-    rows: list[tuple[str, object]] = [
-        ("parameters", facts["parameters"]),
-        ("key", facts["key"] or f"unknown without its parameters: {PARAMETERS_FILE} or --params"),
-    ]
+    rows: list[tuple[str, object]] = threshold_rows(facts)
+    if "parameters" in facts:
+        key = facts["key"] or f"unknown without its parameters: {PARAMETERS_FILE} or --params"
+        rows += [("parameters", facts["parameters"]), ("key", key)]
     if "sealed" in facts:
         sealed = facts["sealed"]
         cost = ", ".join(f"{name[-1]}={sealed[name]}" for name in sealed if "scrypt" in name)

@@ -64,11 +64,13 @@ def add_clients(
         raise CommandError("--add goes with --like KIT: the kit of a client of the deployment")
     with interruptible_imports():
         from quancrypt_fl.deployment.folders import check_place
+        from quancrypt_fl.deployment.joint import refuse_joint
         from quancrypt_fl.deployment.kits import ClientKit, with_clients
         from quancrypt_fl.deployment.newcomers import add_clients as make
         from quancrypt_fl.deployment.newcomers import newcomer_names
 
     kit = ClientKit.load(like)
+    refuse_joint(kit, "another client")
     first = _first(kit, count, present, place)
     chosen = newcomer_names(names, count, first)
     check_place(out)

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 PARAMETERS_FILE = "params.qcp"
+GROUP_PARAMETERS_FILE = "group.qcp"
 PUBLIC_KEY_FILE = "public.qck"
 SECRET_KEY_FILE = "secret.qck"
 
@@ -68,8 +69,12 @@ def parameters_of_key(key: Path, params: Path | None) -> qn.Parameters:
 
 
 def params_beside(key: Path) -> Path:
-    """``params.qcp`` in the key's folder, whether or not it exists."""
-    return key.parent / PARAMETERS_FILE
+    """``params.qcp`` in the key's folder, whether or not it exists.
+
+    A kit with a threshold key has ``group.qcp`` too: there that belongs to the key.
+    """
+    group = key.parent / GROUP_PARAMETERS_FILE
+    return group if group.is_file() else key.parent / PARAMETERS_FILE
 
 
 def load_update(path: Path, params: qn.Parameters) -> qn.EncryptedUpdate:

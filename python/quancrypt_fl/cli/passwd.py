@@ -11,7 +11,7 @@ from quancrypt_fl.cli.errors import naming
 from quancrypt_fl.cli.objects import open_secret_key, parameters_of_key, sealed_key
 from quancrypt_fl.cli.options import JsonOnly, NewPassphraseFd, ParamsBesideKey, PassphraseFd
 from quancrypt_fl.cli.passphrase import check_descriptors, read_new_passphrase
-from quancrypt_fl.cli.signing_key import resealed_signing_key
+from quancrypt_fl.cli.signing_key import resealed_keys
 from quancrypt_fl.cli.storage import check_output, write
 from quancrypt_fl.cli.text import print_json, printable
 
@@ -32,7 +32,8 @@ def passwd(
 ) -> None:
     """Change the passphrase of a key file. The key stays the same.
 
-    In a client's kit, that of its signing.key changes along with it.
+    In a client's kit, that of its signing.key (and of its channel.key, with
+    a threshold key) changes along with it.
     The file is replaced in one step, and has mode 0600 afterwards. Both
     passphrases are asked for, or read from --passphrase-fd or
     QUANCRYPT_PASSPHRASE, and from --new-passphrase-fd or
@@ -49,10 +50,9 @@ def passwd(
     new = read_new_passphrase(f"New passphrase for {key}", new_passphrase_fd)
     with naming(key):
         sealed = sealed_key(secret, new)
-    # A key that a rotation kept in a kit is not the one whose passphrase the signing key has.
-    signing = resealed_signing_key(key, old, new) if key.name == _KIT_KEY else None
-    if signing is not None:
-        write(signing[0], signing[1], force=True, private=True)
+    # A key that a rotation kept in a kit is not the one whose passphrase the site's own keys have.
+    for path, own in resealed_keys(key, old, new) if key.name == _KIT_KEY else []:
+        write(path, own, force=True, private=True)
     write(key, sealed, force=True, private=True)
     if json_only:
         print_json({"file": str(key), "key": secret.key_id})

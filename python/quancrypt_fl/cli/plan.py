@@ -90,6 +90,7 @@ def _document(
         "parameters": estimate.params.explain().as_dict(),
         **_sizes(estimate),
         "server_memory_bytes": estimate.server_bytes,
+        "influence": _influence(estimate),
         "headroom": {
             "weight_left": estimate.weight_left,
             "noise_margin_bits": estimate.noise_margin_bits,
@@ -103,6 +104,14 @@ def _document(
         },
         "alternatives": [{"change": change, **_sizes(other)} for change, other in others],
     }
+
+
+def _influence(estimate: Estimate) -> dict[str, float]:
+    """What one client that counts once can do to a coordinate of the mean of all, in clip bounds.
+
+    Against sending zero: with integers that the encoding holds, and with any that it encrypts.
+    """
+    return {"in_range": 1 / estimate.clients, "malformed": 1.0}
 
 
 def _sizes(estimate: Estimate) -> dict[str, Any]:
@@ -141,6 +150,11 @@ def _print(estimate: Estimate, speed: Calibration, others: list[tuple[str, Estim
         ("download", f"{decimal(estimate.download_bytes)}, the encrypted sum"),
         ("server memory", f"{decimal(estimate.server_bytes)}, for any number of clients"),
         ("weight", weight),
+        (
+            "one client",
+            f"moves a coordinate of the mean by up to 1/{estimate.clients} of its clip bound; with "
+            "a malformed ciphertext to anywhere within the bound",
+        ),
         ("noise margin", f"{estimate.noise_margin_bits:.2f} bits: sums are exact"),
         ("encrypt", f"{_duration(seconds['encrypt'])} per client"),
         (

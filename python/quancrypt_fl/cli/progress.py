@@ -43,8 +43,13 @@ class _ProgressObserver(Observer):
                 self._task,
                 description=f"round {min(record['round'] + 1, self._rounds)}/{self._rounds}",
                 news=f"accuracy {record['test_accuracy']:.2%}, "
-                f"{decimal(self._uploaded)} uploaded per client",
+                f"{decimal(self._uploaded)} uploaded per client{_spent(record)}",
             )
+
+
+def _spent(record: Mapping[str, Any]) -> str:
+    privacy = record.get("privacy")
+    return f", ε {privacy['epsilon']:.2f}" if privacy else ""
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from quancrypt_fl.cli.interrupts import interruptible_imports
 from quancrypt_fl.cli.options import JsonOnly
 from quancrypt_fl.cli.passphrase import VARIABLE, passphrase_in, read_passphrase
 from quancrypt_fl.cli.text import aligned, counted, print_json, printable, table
+from quancrypt_fl.joint.facts import check_threshold
 
 if TYPE_CHECKING:
     from quancrypt_fl.config import QuanCryptConfig
@@ -33,8 +35,9 @@ _MODEL_OPTIONS = ("dataset", "model")
 
 @with_config_options_except(
     "data_dir", "out", "tensorboard", "device", "processes",  # a site's own business
-    "method", "encryption", "dropout",  # of simulations
-    "paillier_bits", "tenseal_parameters", "dp_epsilon", "dp_delta", "dp_clip",
+    "method", "encryption", "dropout", "open_dropout",  # of simulations
+    "paillier_bits", "tenseal_parameters",
+    "groups", "dp_missing", "dp_epsilon", "dp_delta", "dp_clip",
 )  # fmt: skip
 def provision(
     context: typer.Context,
@@ -177,12 +180,17 @@ def provision(
                   and its own signing key, sealed likewise
       README.txt  what goes where
 
+    With --threshold nobody has the key of updates: all clients make it
+    together when the first training begins, and so many of them open each
+    sum together. No client can join later.
+
     The passphrase is asked for, or read from --passphrase-fd,
     --passphrase-dir or the environment variable QUANCRYPT_PASSPHRASE.
 
     For example:
 
       quancrypt provision --clients 3 --out kits --server-address fl.example.org
+      quancrypt provision --clients 5 --threshold 3 --out kits
       quancrypt provision --add 1 --like kits/client-1 --out more
     """
     if add is not None:
@@ -200,7 +208,11 @@ def provision(
         raise CommandError("--place goes with --add 1")
     own_app = _own_app(context, no_model, values)
     names = _names(context, name)
+    if context.params["threshold"] is not None:
+        check_threshold(context.params["threshold"], len(names))
     config = config_from(context, clients=len(names), out=None)
+    if unfit := config.only_simulated():
+        raise CommandError(f"{unfit}; quancrypt simulate has them")
     with interruptible_imports():
         from quancrypt_fl.deployment.folders import check_place
         from quancrypt_fl.deployment.provisioning import Plan
@@ -222,7 +234,8 @@ def provision(
     params = _parameters(config, values if own_app else _values(config))
     passphrases = _passphrases(plan, out, passphrase_fd, passphrase_dir)
     with _terminated_as_interrupted():
-        made = make(out, plan, _clients_key(params, passphrases), keep_authority=keep_ca)
+        key = _clients_key(params, plan, passphrases)
+        made = make(out, plan, key, keep_authority=keep_ca)
     if json_only:
         print_json(_document(made, plan, params))
     else:
@@ -279,7 +292,8 @@ def _parameters(config: QuanCryptConfig, values: int | None) -> qn.Parameters:
         bits=config.bits,
         max_weight=max_weight,
         security=config.security,
-        key_mode="symmetric",
+        key_mode="symmetric" if config.threshold is None else "threshold",
+        parties=None if config.threshold is None else config.clients,
         values=values,
     )
 
@@ -296,9 +310,14 @@ def _passphrases(
     return {name: passphrase_in(folder / name) for name in plan.names}
 
 
-def _clients_key(params: qn.Parameters, passphrases: dict[str, bytes]) -> ClientsKey:
+def _clients_key(params: qn.Parameters, plan: Plan, passphrases: dict[str, bytes]) -> ClientsKey:
     """A fresh key, sealed once for each passphrase: that takes 64 MiB and a moment each time."""
-    return sealed_for(params, qn.keygen(params).secret, passphrases)
+    if plan.config.threshold is None:
+        return sealed_for(params, qn.keygen(params).secret, passphrases)
+    from quancrypt_fl.cli.joint_kits import joint_parts
+
+    group, parts = joint_parts(plan.config, plan.names, passphrases)
+    return replace(sealed_for(params, group, passphrases), joint=parts)
 
 
 def sealed_for(
@@ -358,17 +377,29 @@ def _document(made: Provisioned, plan: Plan, params: qn.Parameters) -> dict[str,
         "authority": None if made.authority is None else str(made.authority),
         "app": plan.app,
         "key": server.key_id,
+        "threshold": plan.config.threshold,
         "parameters": params.explain().as_dict(),
         "config": run_table(plan.config, plan.app),
     }
+
+
+def _room(config: QuanCryptConfig, params: qn.Parameters) -> tuple[str, str]:
+    if config.threshold is None:
+        return "room", f"for up to {params.max_weight} clients in a round; --max-weight makes more"
+    return (
+        "threshold",
+        f"any {config.threshold} of the {config.clients} clients open a sum; all of them make the "
+        "key when the first training begins, and no other can join",
+    )
 
 
 def _print(made: Provisioned, plan: Plan, params: qn.Parameters, *, one_passphrase: bool) -> None:
     out = made.folder
     expires = made.certificate.certificate.not_valid_after_utc
     rows = [[str(out / "server"), f"the machine that clients reach as {plan.address}", "TLS key"]]
+    secret = "key, login key" if plan.config.threshold is None else "group, channel, login key"
     rows += [
-        [str(out / kit.name), f"client {kit.partition + 1} of {kit.partitions}", "key, login key"]
+        [str(out / kit.name), f"client {kit.partition + 1} of {kit.partitions}", secret]
         for kit in made.clients
     ]
     if made.authority is not None:
@@ -386,7 +417,7 @@ def _print(made: Provisioned, plan: Plan, params: qn.Parameters, *, one_passphra
             f"{params.fingerprint}: {params.bits}-bit values, total weight up to "
             f"{params.max_weight}, {params.security}-bit security",
         ),
-        ("room", f"for up to {params.max_weight} clients in a round; --max-weight makes more"),
+        _room(config, params),
         ("certificate", f"until {expires:%Y-%m-%d}"),
     ]
     print(aligned(facts))

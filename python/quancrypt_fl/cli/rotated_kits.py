@@ -57,8 +57,10 @@ def make_rotation(
         ``--passphrase-fd`` for the kit's key, ``--new-passphrase-fd`` for the new one.
     """
     from quancrypt_fl.deployment.folders import check_place
+    from quancrypt_fl.deployment.joint import refuse_joint
     from quancrypt_fl.deployment.rotation import Rotation, write_rotation
 
+    refuse_joint(kit, "another key")
     check_place(out)
     data = None if model is None else read(model)
     params = load_parameters(kit.params)

@@ -15,18 +15,35 @@ from quancrypt_fl.cli.text import printable
 __all__ = ["check_output", "read", "warn_if_exposed", "write"]
 
 
+MOST_FROM_A_PIPE = 2**30
+"""Bytes. A file has a size that somebody chose to store; a pipe may never end."""
+
+
 def read(path: Path) -> bytes:
-    """The whole file.
+    """The whole file, or what a pipe gives until it ends.
 
     Raises
     ------
     CommandError
-        If it is absent, a folder, or cannot be read.
+        If it is absent, a folder or a device, cannot be read, or is a pipe that gives more than
+        :data:`MOST_FROM_A_PIPE` bytes.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode):
+                return file.read()
+            if not stat.S_ISFIFO(mode):
+                raise CommandError(f"{path}: cannot be read: it is neither a file nor a pipe")
+            data = file.read(MOST_FROM_A_PIPE + 1)
     except OSError as error:
         raise CommandError(f"{path}: cannot be read: {_reason(error)}") from error
+    if len(data) > MOST_FROM_A_PIPE:
+        raise CommandError(
+            f"{path}: is a pipe that gives more than {MOST_FROM_A_PIPE:,} bytes; allowed: no more; "
+            "save them to a file and name that"
+        )
+    return data
 
 
 def warn_if_exposed(path: Path) -> None:

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from quancrypt_fl.cli.text import counted, printable
-from quancrypt_fl.method.meter import PHASES
 from quancrypt_fl.receipts import receipt_lines
 
 __all__ = ["print_run"]
@@ -38,7 +37,7 @@ def print_run(results: Mapping[str, Any], out: Path | None) -> None:
     table.add_row("Upload", _upload(results))
     table.add_row("Download", f"{decimal(totals['bytes']['download'])} per client, all rounds")
     table.add_row(
-        "Seconds", ", ".join(f"{phase} {totals['seconds'][phase]:.2f}" for phase in PHASES)
+        "Seconds", ", ".join(f"{phase} {spent:.2f}" for phase, spent in totals["seconds"].items())
     )
     table.add_section()
     for label, text in receipt_lines(results["receipt"]):

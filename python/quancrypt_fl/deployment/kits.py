@@ -9,13 +9,17 @@ Layout, as ``quancrypt provision`` writes it (``S``: secret, mode 0600)::
                supernodes/NAME.pub  public key of a site's SuperNode, OpenSSH
                members.toml         public keys by which the sites' uploads are checked
                params.qcp           encryption parameters
+               joint.toml           with a threshold key: its parties, their public channel keys
                ca.pem, server.pem   TLS certificates
                server.key       S   TLS key: the only secret, and none of the data
                state/               made when it runs: Flower's database, sums, results
     KITS/NAME/README.txt
               node.toml             name, partition, address, key identity, configuration
               params.qcp            encryption parameters
-              secret.key        S   the clients' secret key, sealed with a passphrase
+              secret.key        S   the clients' secret key, sealed with a passphrase; with a
+                                    threshold key, their group key, which opens no update
+              joint.toml            as the server's, group.qcp: parameters of the group key, and
+              channel.key       S   this site's own channel key, sealed likewise: threshold only
               signing.key       S   key by which this site signs its uploads, sealed likewise
               ca.pem                what the server's certificate is checked against
               supernode.key     S   private key of its SuperNode, OpenSSH
@@ -37,6 +41,7 @@ from pydantic import ValidationError
 
 from quancrypt_fl.config import QuanCryptConfig, describe_errors
 from quancrypt_fl.deployment import toml
+from quancrypt_fl.deployment.joint import checked_facts
 from quancrypt_fl.deployment.membership import check_members
 from quancrypt_fl.deployment.tables import SCHEMA, KitError, Table
 
@@ -69,6 +74,9 @@ TLS_KEY = "server.key"
 NODE = "node.toml"
 SECRET_KEY = "secret.key"
 SIGNING_KEY = "signing.key"
+JOINT = "joint.toml"
+GROUP_PARAMETERS = "group.qcp"
+CHANNEL_KEY = "channel.key"
 MEMBERS = "members.toml"
 AUTH_KEY = "supernode.key"
 AUTH_PUBLIC_KEY = "supernode.pub"
@@ -82,17 +90,18 @@ SITE_FIELDS = frozenset({"data_dir", "device", "out", "processes", "tensorboard"
 
 NOT_DEPLOYED = frozenset(
     {
-        "method", "encryption", "dropout", "paillier_bits", "tenseal_parameters",
-        "dp_epsilon", "dp_delta", "dp_clip",
+        "method", "encryption", "dropout", "open_dropout", "paillier_bits", "tenseal_parameters",
+        "dp", "dp_missing", "dp_epsilon", "dp_delta", "dp_clip", "aggregation", "groups",
     }
 )  # fmt: skip
-"""Fields of simulations: other methods, no encryption, clients lost on purpose."""
+"""Fields of simulations: other methods, no encryption, clients lost on purpose, groups, noise."""
 
 OWN_APP_FIELDS = frozenset(
     {
         "clients", "rounds", "participation", "min_arrivals", "seed", "bits", "rounding", "update",
-        "clip_factor", "pruning", "mask", "p_0", "p_target", "t_eff", "t_target", "prune_global",
-        "error_feedback", "smoothing", "weighting", "max_weight", "security",
+        "clip_factor", "max_bound", "pruning", "mask", "p_0", "p_target", "t_eff", "t_target",
+        "prune_global", "error_feedback", "smoothing", "weighting", "max_weight", "security",
+        "threshold",
     }
 )  # fmt: skip
 """Fields of a configuration that mean something for an app of one's own: no data, no training."""
@@ -135,6 +144,8 @@ class _Kit:
     ca: Path
     state: Path
     """Folder for what a process keeps; absent until it is started."""
+    joint: Path | None
+    """``joint.toml``, with a threshold key (``config.threshold``); else None."""
 
     @property
     def address(self) -> str:
@@ -210,6 +221,11 @@ class ServerKit(_Kit):
         """Secret files that other users of the machine may read."""
         return _exposed(self.private_key)
 
+    @property
+    def least_clients(self) -> int:
+        """Clients that a round needs: those in its sum, and those who open it."""
+        return max(self.config.least_arrivals, self.config.threshold or 0)
+
 
 @dataclass(frozen=True)
 class ClientKit(_Kit):
@@ -227,6 +243,14 @@ class ClientKit(_Kit):
     auth_key: Path
     """``supernode.key``: for ``--auth-supernode-private-key``."""
     auth_public_key: Path
+    group_params: Path | None
+    channel_key: Path | None
+    """``group.qcp`` and ``channel.key``, with a threshold key."""
+
+    @property
+    def key_params(self) -> Path:
+        """Parameters of ``secret.key``."""
+        return self.group_params or self.params
 
     @classmethod
     def load(cls, path: Path | str) -> ClientKit:
@@ -263,11 +287,20 @@ class ClientKit(_Kit):
             signing_key=_file(folder / SIGNING_KEY),
             auth_key=_file(folder / AUTH_KEY),
             auth_public_key=_file(folder / AUTH_PUBLIC_KEY),
+            group_params=_file(folder / GROUP_PARAMETERS) if common["joint"] else None,
+            channel_key=_file(folder / CHANNEL_KEY) if common["joint"] else None,
         )
 
     def node_config(self) -> dict[str, str | int]:
         """What Flower's ``--node-config`` says of this node, with absolute paths."""
+        of_party: dict[str, str | int] = {}
+        if self.joint is not None:
+            of_party = {
+                "quancrypt-joint": str(self.joint),
+                "quancrypt-channel-key": str(self.channel_key),
+            }
         return {
+            **of_party,
             "partition-id": self.partition,
             "num-partitions": self.partitions,
             "quancrypt-key": str(self.secret_key),
@@ -278,7 +311,8 @@ class ClientKit(_Kit):
 
     def exposed(self) -> list[Path]:
         """Secret files that other users of the machine may read."""
-        return _exposed(self.secret_key, self.signing_key, self.auth_key)
+        channel = () if self.channel_key is None else (self.channel_key,)
+        return _exposed(self.secret_key, self.signing_key, self.auth_key, *channel)
 
 
 def check_name(name: str, place: str = "a client's name") -> str:
@@ -397,6 +431,7 @@ def _common(folder: Path, file: Table) -> dict[str, Any]:
     app = run.text("app")
     if app not in APPS:
         raise KitError(f"{run.place}: app = {app!r:.80}; allowed: {', '.join(APPS)}")
+    config = _config(run)
     return {
         "folder": folder,
         "host": host,
@@ -404,7 +439,8 @@ def _common(folder: Path, file: Table) -> dict[str, Any]:
         "key_id": key_id,
         "parameters_id": parameters_id,
         "app": app,
-        "config": _config(run),
+        "config": config,
+        "joint": None if config.threshold is None else checked_facts(_file(folder / JOINT), config),
         "params": _file(folder / PARAMETERS),
         "ca": _file(folder / CA),
         "state": folder / STATE,

@@ -18,6 +18,7 @@ from quancrypt_fl.deployment.folders import (
     whole_folder,
     write_public,
 )
+from quancrypt_fl.deployment.joint import refuse_joint
 from quancrypt_fl.deployment.nodekeys import make_node_keys
 from quancrypt_fl.deployment.provisioning import ClientsKey, Place, check_names, write_client
 from quancrypt_fl.deployment.signing import make_signers
@@ -76,8 +77,9 @@ def add_clients(
     ProvisionError
         If ``out`` is not as it must be or cannot be written. Nothing is left behind then.
     KitError
-        If so many clients do not fit the parameters, with what to do.
+        If so many clients do not fit the parameters, or there is a threshold key, with what to do.
     """
+    refuse_joint(like, "another client")
     check_place(out)
     check_names(names)
     total = max(like.partitions, first + len(names))

@@ -35,9 +35,11 @@ from quancrypt_fl.deployment.nodekeys import NodeKeys, make_node_keys
 from quancrypt_fl.deployment.signing import make_signers, members_text
 from quancrypt_fl.deployment.tables import SCHEMA
 from quancrypt_fl.envelopes.signer import Signer
+from quancrypt_fl.joint.facts import JointFacts
 
 __all__ = [
     "ClientsKey",
+    "JointParts",
     "Place",
     "Plan",
     "ProvisionError",
@@ -47,6 +49,18 @@ __all__ = [
     "provision",
     "write_client",
 ]
+
+
+@dataclass(frozen=True)
+class JointParts:
+    """What kits have beyond the clients' common key where updates are under a threshold key."""
+
+    facts: JointFacts
+    """Parties in the order of the clients, with their public channel keys."""
+    group_params: bytes
+    """Parameters of the clients' common key, which is their group key, serialized."""
+    seal_channel: Callable[[str], bytes] = field(repr=False)
+    """From the name of a site to its channel key, sealed with that site's passphrase."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ class ClientsKey:
     """From the name of a site to the secret key, sealed with that site's passphrase."""
     seal_signer: Callable[[Signer], bytes] = field(repr=False)
     """From a site's signing key to the same, sealed with that site's passphrase."""
+    joint: JointParts | None = None
+    """With a threshold key."""
 
 
 @dataclass(frozen=True)
@@ -220,9 +236,12 @@ def _write_kits(
     nodes = {name: make_node_keys(name) for name in plan.names}
     signers = make_signers(plan.names)
     expires = identity.certificate.not_valid_after_utc
-    text = readmes.overview(list(plan.names), plan.address, expires)
+    joint = key.joint is not None
+    text = readmes.overview(list(plan.names), plan.address, expires, joint=joint)
     write_public(folder / kits.README, text.encode())
     shared = {kits.PARAMETERS: key.params, kits.CA: public_pem(authority.certificate)}
+    if key.joint is not None:
+        shared[kits.JOINT] = key.joint.facts.to_toml().encode()
     _write_server(folder / kits.SERVER, plan, key, identity, nodes, shared)
     write_public(folder / kits.SERVER / kits.MEMBERS, members_text(signers))
     for partition, (name, pair) in enumerate(nodes.items()):
@@ -240,7 +259,8 @@ def _write_server(
 ) -> None:
     (folder / kits.SUPERNODES).mkdir(mode=FOLDER_MODE, parents=True)
     folder.chmod(FOLDER_MODE)
-    write_public(folder / kits.README, readmes.server(plan.address, plan.port).encode())
+    text = readmes.server(plan.address, plan.port, joint=key.joint is not None)
+    write_public(folder / kits.README, text.encode())
     settings = _settings(plan, key, {"listen": listening(plan.host)})
     write_public(folder / kits.DEPLOYMENT, settings.encode())
     text = kits.sites_text({name: place for place, name in enumerate(nodes)}, len(nodes))
@@ -272,7 +292,8 @@ def write_client(
         Content of the files that are the same in all kits, by name.
     """
     folder.mkdir(mode=FOLDER_MODE)
-    write_public(folder / kits.README, readmes.client(place.name, run.address).encode())
+    facts = None if key.joint is None else key.joint.facts
+    write_public(folder / kits.README, readmes.client(place.name, run.address, facts).encode())
     node: dict[str, toml.Value] = {
         "name": place.name,
         "partition": place.partition,
@@ -284,6 +305,9 @@ def write_client(
         write_public(folder / file, data)
     write_secret(folder / kits.SECRET_KEY, key.seal(place.name))
     write_secret(folder / kits.SIGNING_KEY, key.seal_signer(signer))
+    if key.joint is not None:
+        write_public(folder / kits.GROUP_PARAMETERS, key.joint.group_params)
+        write_secret(folder / kits.CHANNEL_KEY, key.joint.seal_channel(place.name))
     write_secret(folder / kits.AUTH_KEY, pair.private)
     write_public(folder / kits.AUTH_PUBLIC_KEY, pair.public)
 

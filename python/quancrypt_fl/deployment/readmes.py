@@ -5,11 +5,22 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 
+from quancrypt_fl.joint.facts import JointFacts
+
 __all__ = ["authority", "client", "newcomers", "overview", "server"]
 
 
-def overview(names: list[str], address: str, expires: datetime.datetime) -> str:
-    """For the folder that holds all kits."""
+_OPENS_ALL = """it holds
+  the key that opens every client's update."""
+_SEALS_PARTS = """it holds
+  the clients' group key, which keeps means and models from the server."""
+
+
+def overview(
+    names: list[str], address: str, expires: datetime.datetime, *, joint: bool = False
+) -> str:
+    """For the folder that holds all kits; ``joint``: with a threshold key."""
+    holds = _SEALS_PARTS if joint else _OPENS_ALL
     sites = "".join(f"  {name + '/':<20} to the site {name}\n" for name in names)
     return f"""Kits of a QuanCrypt deployment
 ==============================
@@ -20,8 +31,7 @@ read (scp, an encrypted disk). Then delete it here.
   {"server/":<20} to the machine that clients reach as {address}
 {sites}
 - The clients' passphrases go to them by another way than their kits.
-- No client's kit may reach the server, its operators or its backups: it holds
-  the key that opens every client's update.
+- No client's kit may reach the server, its operators or its backups: {holds}
 - A kit belongs to one machine. Do not start one on two.
 
 Then, the server first:
@@ -57,8 +67,17 @@ newcomers in within seconds, and they catch up by themselves.
 """
 
 
-def server(address: str, port: int) -> str:
-    """For the server's kit."""
+_SITES_CHANGE = """quancrypt server . --admit FILE adds some that come later,
+                   quancrypt server . --remove NAME takes one off"""
+_SITES_STAY = """quancrypt server . --remove NAME takes one off, as long as
+                   enough are left to open a sum; none can be added"""
+_JOINT_FILE = """  joint.toml       the parties of the threshold key, and their public keys
+"""
+
+
+def server(address: str, port: int, *, joint: bool = False) -> str:
+    """For the server's kit; ``joint``: with a threshold key."""
+    sites, joint_file = (_SITES_STAY, _JOINT_FILE) if joint else (_SITES_CHANGE, "")
     return f"""Kit of the server of a QuanCrypt deployment
 ===========================================
 
@@ -70,10 +89,9 @@ Open port {port}, TCP, to the clients.
                    run. May be edited before the run, [key] aside; bits and
                    max_weight belong to params.qcp and cannot change
   clients.toml     the sites; supernodes/ has the public keys of their nodes.
-                   quancrypt server . --admit FILE adds some that come later,
-                   quancrypt server . --remove NAME takes one off
+                   {sites}
   members.toml     public keys by which the sites' uploads are checked
-  params.qcp       encryption parameters, public
+{joint_file}  params.qcp       encryption parameters, public
   ca.pem           certificate of the deployment's authority, public
   server.pem       certificate of this server, public
   server.key       SECRET: its private key. Whoever has it can pose as the server
@@ -84,8 +102,27 @@ machine.
 """
 
 
-def client(name: str, address: str) -> str:
-    """For a client's kit."""
+_SHARED_KEY = """  secret.key       SECRET: the clients' common key, sealed with a passphrase.
+                   With the passphrase it opens every client's update
+"""
+
+
+def _joint_key(facts: JointFacts) -> str:
+    needed, parties = facts.threshold, len(facts.parties)
+    return f"""  secret.key       SECRET: the clients' group key, sealed with a passphrase. It
+                   opens means and models on their way through the server, and
+                   no client's update: {needed} of the {parties} sites open a sum together
+  group.qcp        its parameters, public
+  joint.toml       the {parties} sites and their public channel keys
+  channel.key      SECRET: this site's own, sealed with the same passphrase. It
+                   opens what other sites deal to this one, and the share in
+                   state/joint: keep both, nobody can make them again
+"""
+
+
+def client(name: str, address: str, facts: JointFacts | None = None) -> str:
+    """For a client's kit; ``facts``: of the threshold key, if there is one."""
+    keys = _SHARED_KEY if facts is None else _joint_key(facts)
     title = f"Kit of the site {name} of a QuanCrypt deployment"
     return f"""{title}
 {"=" * len(title)}
@@ -98,9 +135,7 @@ It connects to {address}; no port has to be open here.
   node.toml        name, place among the sites, address of the server,
                    configuration of the run
   params.qcp       encryption parameters, public
-  secret.key       SECRET: the clients' common key, sealed with a passphrase.
-                   With the passphrase it opens every client's update
-  signing.key      SECRET: this site's own, sealed with the same passphrase. With
+{keys}  signing.key      SECRET: this site's own, sealed with the same passphrase. With
                    it uploads are signed in the name of {name}
   ca.pem           certificate by which the server is recognized, public
   supernode.key    SECRET: private key by which the server recognizes this site

@@ -59,7 +59,7 @@ def remove(folder: Path, name: str) -> kits.ServerKit:
             raise RemovalError(
                 f"{folder}: there is no client {name}; allowed: {', '.join(partitions)}"
             )
-        least = kit.config.least_arrivals
+        least = kit.least_clients
         if listed and len(partitions) < least:
             raise RemovalError(
                 f"{folder}: without {name} there would be {len(partitions)} of the {least} clients "

@@ -46,8 +46,9 @@ class ClientOptions:
 
     Attributes
     ----------
-    key_file, signing_file, passphrase
-        The kit's keys, sealed for this run, and what opens them.
+    key_file, signing_file, channel_file, passphrase
+        The kit's keys, sealed for this run, and what opens them; no channel key without a threshold
+        key.
     bundles
         Digests of the app bundles that it runs.
     data_dir
@@ -65,6 +66,7 @@ class ClientOptions:
     data_dir: Path | None = None
     own_data: bool = False
     task_timeout: float | None = None
+    channel_file: Path | None = None
 
 
 @dataclass
@@ -130,6 +132,8 @@ class SuperNode:
         config: dict[str, str | int] = dict(self.kit.node_config())
         config["quancrypt-key"] = str(self.options.key_file)
         config["quancrypt-signing-key"] = str(self.options.signing_file)
+        if self.options.channel_file is not None:
+            config["quancrypt-channel-key"] = str(self.options.channel_file)
         if self.options.data_dir is not None:
             config["data-dir"] = str(self.options.data_dir.absolute())
         if self.options.own_data:

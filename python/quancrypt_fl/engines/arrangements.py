@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,11 +13,15 @@ from quancrypt_fl.baselines.vanilla import PlainProtector, PlainSummer
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.engines.parties import Parties, Server, Sides
 from quancrypt_fl.method.fedavg import FedAvg
-from quancrypt_fl.method.quancrypt import Layout
+from quancrypt_fl.method.groups import breakdown
+from quancrypt_fl.method.quancrypt import Layout, QuanCrypt
 from quancrypt_fl.method.roles import Tensors
 from quancrypt_fl.method.weighting import Share, shares
-from quancrypt_fl.protect import SECRET_TYPES, Channel, PlainIntegerSummer
+from quancrypt_fl.protect import SECRET_TYPES, Channel, Dither, PlainIntegerSummer
 from quancrypt_fl.seeds import generator
+
+if TYPE_CHECKING:
+    from quancrypt_fl.private.accounting import Mechanism
 
 __all__ = ["arrange"]
 
@@ -30,39 +36,43 @@ def arrange(config: QuanCryptConfig, weights: Tensors) -> Parties:
     weights
         Initial global weights: names and shapes of what travels.
     """
-    return _ARRANGEMENTS[config.method](config, weights)
+    parties = _ARRANGEMENTS[config.method](config, weights)
+    if config.aggregation == "mean":
+        return parties
+    return replace(parties, facts={**parties.facts, "aggregation": _groups(config)})
+
+
+def _groups(config: QuanCryptConfig) -> dict[str, Any]:
+    smallest = config.participants // config.groups
+    return {
+        "rule": config.aggregation,
+        "groups": config.groups,
+        "smallest_group": smallest,
+        "tolerated_groups": breakdown(config.groups),
+        "clients_see": f"the mean of every group of a round, of as few as {smallest} clients",
+    }
 
 
 def _quancrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
-    """One secret key among the clients for updates, one for reports; public parameters alone for
-    the server.
+    """One key among the clients for updates, one for reports; public parameters alone for the
+    server.
     """
-    agreement = config.agreement()
-    method = agreement.method(weights)
-    shapes = {name: tensor.shape for name, tensor in weights.items()}
-
-    def channel(layout: Layout) -> Channel:
-        return Channel(
-            bits=agreement.bits,
-            max_weight=agreement.max_weight,
-            security=config.security,
-            values=sum(math.prod(shape) for shape, _ in layout.values()),
-        )
-
-    updates, reports = channel(method.upload_layout(shapes, t=0)), channel(method.report_layout())
+    if config.threshold is not None:
+        return _joint(config, config.threshold, weights)
+    method, mechanism = _method(config, weights)
+    updates, reports = (Channel(**size) for size in _sizes(config, method, weights))
 
     def sides(client: int) -> Sides:
-        def dither(t: int) -> np.random.Generator:
-            return generator(config.seed, "rounding", t, client)
-
+        dither = _dither(config, client)
         if config.encryption:
-            return Sides(updates.client(config.rounding, dither), reports.client())
-        return Sides(updates.plain_client(config.rounding, dither), reports.plain_client())
+            return Sides(updates.client(rounding, dither), reports.client())
+        return Sides(updates.plain_client(rounding, dither), reports.plain_client())
 
+    rounding = _rounding(config)
     if not config.encryption:
         server = Server(PlainIntegerSummer(), PlainIntegerSummer())
-        return Parties(method, server, sides, WITHOUT_ENCRYPTION)
-    return Parties(
+        return _noisy(config, mechanism, Parties(method, server, sides, WITHOUT_ENCRYPTION))
+    parties = Parties(
         method,
         Server(updates.server(), reports.server()),
         sides,
@@ -71,6 +81,85 @@ def _quancrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
         reports.key_id,
         SECRET_TYPES,
     )
+    return _noisy(config, mechanism, parties)
+
+
+def _method(config: QuanCryptConfig, weights: Tensors) -> tuple[QuanCrypt, Mechanism | None]:
+    """The method, and the noise that clients add, if they do."""
+    method = config.agreement().method(weights)
+    if config.dp == "none":
+        return method, None
+    from quancrypt_fl.engines.privacy import mechanism_of, private_method
+
+    mechanism = mechanism_of(config, method, weights)
+    return private_method(method, mechanism), mechanism
+
+
+def _noisy(config: QuanCryptConfig, mechanism: Mechanism | None, parties: Parties) -> Parties:
+    if mechanism is None:
+        return parties
+    from quancrypt_fl.engines.privacy import with_noise
+
+    return with_noise(parties, mechanism, lambda client: _dither(config, client))
+
+
+def _rounding(config: QuanCryptConfig) -> str:
+    """What has noise is integers before it is encrypted: nothing is left to round."""
+    return config.rounding if config.dp == "none" else "nearest"
+
+
+def _joint(config: QuanCryptConfig, needed: int, weights: Tensors) -> Parties:
+    """As :func:`_quancrypt`, under keys that no client holds: ``needed`` of them open a sum."""
+    from quancrypt_fl.joint.channel import JointChannel
+    from quancrypt_fl.joint.quorum import Quorum
+
+    method, mechanism = _method(config, weights)
+    updates, reports = (
+        JointChannel(**size, clients=config.clients, needed=needed)
+        for size in _sizes(config, method, weights)
+    )
+    parties = Parties(
+        method,
+        Server(updates.server(), reports.server()),
+        lambda client: Sides(
+            updates.client(_rounding(config), _dither(config, client)), reports.client()
+        ),
+        {**updates.facts(), "reports": reports.parameters()},
+        updates.key_id,
+        reports.key_id,
+        SECRET_TYPES,
+        updates.ceremony,
+        reports.ceremony,
+        Quorum(
+            needed,
+            {"updates": updates.answer, "reports": reports.answer},
+            config.open_dropout,
+            config.seed,
+        ),
+    )
+    return _noisy(config, mechanism, parties)
+
+
+def _sizes(
+    config: QuanCryptConfig, method: QuanCrypt, weights: Tensors
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Arguments of a channel for updates, and of one for reports."""
+    agreement = config.agreement()
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+
+    def size(layout: Layout) -> dict[str, int]:
+        return {
+            "bits": agreement.bits,
+            "max_weight": agreement.max_weight,
+            "security": config.security,
+            "values": sum(math.prod(shape) for shape, _ in layout.values()),
+        }
+
+    return size(method.upload_layout(shapes, t=0)), size(method.report_layout())
+
+
+def _dither(config: QuanCryptConfig, client: int) -> Dither:
+    return lambda t: generator(config.seed, "rounding", t, client)
 
 
 def _vanilla(config: QuanCryptConfig, weights: Tensors) -> Parties:

@@ -15,6 +15,7 @@ from quancrypt_fl.method.roles import (
     ClientMemory,
     ClientSide,
     GlobalState,
+    Opening,
     SummingSide,
     Tensors,
     Trained,
@@ -115,6 +116,14 @@ class Parties:
         Fingerprint of the key of reports, or None.
     secret_types
         Classes that the server must not reach.
+    ceremony, report_ceremony
+        Fingerprints of the ceremonies that made these keys, or None.
+    opening
+        How clients get to read a sum, or None where each has the key.
+    least_arrivals
+        Updates below which a sum must not be opened, whatever the configuration says.
+    spent
+        From rounds to the privacy loss after them, with noise; otherwise None.
     close
         Ends what the method has started, such as processes.
     """
@@ -126,6 +135,11 @@ class Parties:
     key_id: str | None = None
     report_key_id: str | None = None
     secret_types: tuple[type, ...] = ()
+    ceremony: str | None = None
+    report_ceremony: str | None = None
+    opening: Opening | None = None
+    least_arrivals: int = 1
+    spent: Callable[[int], float] | None = None
     close: Callable[[], None] = lambda: None
 
     def check_server(self) -> None:

@@ -16,6 +16,8 @@ from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split
 from quancrypt_fl.engines.arrangements import arrange
 from quancrypt_fl.engines.parties import Client
 from quancrypt_fl.errors import CheckpointError, FederatedError, MethodError
+from quancrypt_fl.method.grouped import Groups
+from quancrypt_fl.method.groups import by_group
 from quancrypt_fl.method.meter import RoundMeter
 from quancrypt_fl.method.participation import choose, lose
 from quancrypt_fl.method.roles import GlobalState, Tensors
@@ -24,7 +26,7 @@ from quancrypt_fl.method.spool import spooled
 from quancrypt_fl.method.stopping import EarlyStopping
 from quancrypt_fl.method.variances import possible
 from quancrypt_fl.observer import Observer
-from quancrypt_fl.protect import native_environment
+from quancrypt_fl.protect import UNREADABLE, native_environment
 from quancrypt_fl.receipts import receipt
 from quancrypt_fl.results import results_document, round_record, write_results
 from quancrypt_fl.seeds import generator
@@ -167,15 +169,19 @@ class Simulation:
         chosen = choose(
             len(self._clients), self.config.participants, generator(seed, "participation", t)
         )
+        lost = lose(chosen, self.config.dropout, generator(seed, "dropout", t))
+        chosen, groups = self._grouped(chosen, t)
         self.state = federated_round(
             self.state,
             [self._clients[index] for index in chosen],
             self.server,
             method,
             meter,
-            lost=lose(chosen, self.config.dropout, generator(seed, "dropout", t)),
-            min_arrivals=self.config.min_arrivals,
+            lost=lost,
+            min_arrivals=max(self.config.min_arrivals, self._parties.least_arrivals),
             hold=spooled,
+            opening=self._parties.opening,
+            groups=groups,
         )
         self.state = replace(self.state, weights=possible(self.state.weights))
         with meter.phase("evaluate"):
@@ -183,6 +189,9 @@ class Simulation:
         if not math.isfinite(test.loss):
             raise MethodError(f"round {t + 1}: test loss is {test.loss}: training diverged")
         record = round_record(t, method.pruning_rate(t), meter, test)
+        if self._parties.spent:
+            spent = self._parties.spent(t + 1)
+            record["privacy"] = {"epsilon": spent, "delta": self.config.dp_delta}
         if self._stopping:
             validation = self._evaluate(self.state.weights, self._validation)
             self._stopping.note(
@@ -190,6 +199,15 @@ class Simulation:
             )
             record["validation_accuracy"] = validation.accuracy
         return record
+
+    def _grouped(self, chosen: list[int], t: int) -> tuple[list[int], Groups | None]:
+        """The participants of a round group by group, where groups are summed apart."""
+        if self.config.aggregation == "mean":
+            return chosen, None
+        draw = generator(self.config.seed, "groups", t)
+        parts = by_group(len(chosen), self.config.groups, draw)
+        ordered = [chosen[place] for part in parts for place in part]
+        return ordered, Groups([len(part) for part in parts], UNREADABLE)
 
     def _evaluate(self, weights: Tensors, samples: Samples) -> Evaluation:
         """Evaluate global weights. Where clients keep their own batch-norm statistics, each of them
@@ -267,13 +285,18 @@ class Simulation:
 
     def _note_key(self) -> None:
         """A fresh key serves from the next round on; no key if no round is left."""
-        key_id, report_key_id = self._parties.key_id, self._parties.report_key_id
-        if key_id is None or self._finished():
+        parties = self._parties
+        if parties.key_id is None or self._finished():
             return
-        key = {"fingerprint": key_id, "from_round": self.state.round + 1}
-        if report_key_id is not None and self.state.bounds is None:
-            key["reports"] = report_key_id
-        self._keys.append(key)
+        key: dict[str, Any] = {
+            "fingerprint": parties.key_id,
+            "from_round": self.state.round + 1,
+            "ceremony": parties.ceremony,
+        }
+        if self.state.bounds is None:
+            key["reports"] = parties.report_key_id
+            key["reports_ceremony"] = parties.report_ceremony
+        self._keys.append({name: value for name, value in key.items() if value is not None})
 
     def _write(self, document: dict[str, Any]) -> None:
         if self.config.out is None:

@@ -60,7 +60,9 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Purpose(IntEnum):
-    """What an envelope is for. All but ``CATCH_UP`` count once per member and round."""
+    """What an envelope is for. All but ``CATCH_UP`` count once per member and round, unless the
+    server asks again (:meth:`.Gate.again`).
+    """
 
     CATCH_UP = 1
     TRAIN = 2
@@ -69,6 +71,10 @@ class Purpose(IntEnum):
     SNAPSHOT = 5
     FINISH = 6
     EVALUATE = 7
+    DEAL = 8
+    SHARE = 9
+    JOIN = 10
+    OPEN = 11
 
 
 _PURPOSES = {purpose.value: purpose for purpose in Purpose}

@@ -65,7 +65,8 @@ class Gate:
         self._params = _id("params", params)
         self._key = _id("key", key)
         self._round = -1
-        self._seen: dict[tuple[str, Purpose], bytes] = {}
+        self._seen: dict[tuple[str, Purpose], list[bytes]] = {}
+        self._allowed: dict[Purpose, int] = {}  # envelopes of a member in this round, 1 if absent
         self._refused: dict[Refusal, int] = {}
         self._of_members: dict[str, dict[Refusal, int]] = {}
 
@@ -130,7 +131,7 @@ class Gate:
                 Refusal.BODY, f"its body is not the one that {member.name} signed", member
             )
         if head.purpose is not Purpose.CATCH_UP:
-            self._seen[member.name, head.purpose] = signature
+            self._seen.setdefault((member.name, head.purpose), []).append(signature)
         return Opened(member, head, memoryview(b""))
 
     def _turn_to(self, round: int) -> None:  # noqa: A002
@@ -139,6 +140,11 @@ class Gate:
         if round > self._round:
             self._round = round
             self._seen.clear()  # envelopes of earlier rounds are refused by their round
+            self._allowed.clear()
+
+    def again(self, purpose: Purpose) -> None:
+        """Members are asked once more in this round: one more envelope of each of them counts."""
+        self._allowed[purpose] = self._allowed.get(purpose, 1) + 1
 
     def _check_bindings(self, member: Member, head: Head, sender: int) -> None:
         for reason, what, given, expected in (
@@ -168,17 +174,16 @@ class Gate:
             )
 
     def _check_first(self, member: Member, head: Head, signature: bytes) -> None:
-        before = self._seen.get((member.name, head.purpose))
-        if before is None:
-            return
+        before = self._seen.get((member.name, head.purpose), [])
         what = head.purpose.name.lower().replace("_", " ")
-        if before == signature:
+        if signature in before:
             raise self.refuse(
                 Refusal.REPLAY, f"{member.name}'s {what} of this round, once more", member
             )
-        raise self.refuse(
-            Refusal.DUPLICATE, f"a second {what} of {member.name} in this round", member
-        )
+        if len(before) >= self._allowed.get(head.purpose, 1):
+            raise self.refuse(
+                Refusal.DUPLICATE, f"a second {what} of {member.name} in this round", member
+            )
 
     def _check_length(self, member: Member, head: Head, body: Sequence[Buffer]) -> None:
         length = sum(memoryview(part).nbytes for part in body)

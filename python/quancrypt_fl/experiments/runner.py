@@ -187,6 +187,7 @@ class ExperimentRun:
             "name": experiment.name,
             "title": experiment.title,
             "question": experiment.question,
+            "command": _command(experiment),
             "scale": plan.scale,
             "seeds": list(plan.seeds),
             "device": plan.device,
@@ -201,6 +202,11 @@ class ExperimentRun:
         if cell.id in self._documents:
             return "finished"
         return "failed" if cell.id in self._errors else "left"
+
+
+def _command(experiment: Experiment) -> str:
+    """What a user types for it; studies that are no experiment by name say so."""
+    return f"quancrypt {getattr(experiment, 'command', f'experiment {experiment.name}')}"
 
 
 def _earlier_seconds(path: Path) -> dict[str, float]:

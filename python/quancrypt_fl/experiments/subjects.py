@@ -20,7 +20,8 @@ from quancrypt_fl.engines.parties import Sides
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.meter import RoundMeter
 from quancrypt_fl.method.roles import ClientMemory, ClientSide, GlobalState, Tensors, Trained
-from quancrypt_fl.method.rounds import local_update, protect
+from quancrypt_fl.method.rounds import local_update
+from quancrypt_fl.method.updates import protect
 from quancrypt_fl.models import build_model
 from quancrypt_fl.seeds import generator
 

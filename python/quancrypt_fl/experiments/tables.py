@@ -125,12 +125,17 @@ def _closing(document: Mapping[str, Any]) -> str:
         for name, size in document["data"].items()
     )
     lines.append(
-        f"\n`quancrypt experiment {document['name']} --scale {document['scale']}`"
+        f"\n`{_command(document)} --scale {document['scale']}`"
         f"{f', {sizes}' if sizes else ''}; {where['cpu']}, {document['device']}, "
         f"torch {where['torch']}, quancrypt-native {where['quancrypt_native']} "
         f"({where['backend']}).\n"
     )
     return "".join(lines)
+
+
+def _command(document: Mapping[str, Any]) -> str:
+    """Documents of earlier versions name the experiment alone."""
+    return str(document.get("command", f"quancrypt experiment {document['name']}"))
 
 
 def _one_line(text: str) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,16 @@ from numpy.typing import NDArray
 import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.flower.chain import agreed_facts, digest, first_link, next_link
+from quancrypt_fl.flower.client_keys import ClientKeys, Updates
 from quancrypt_fl.flower.protocol import Link, Phase, ProtocolError, Reply, Request
 from quancrypt_fl.flower.snapshot import SnapshotError, open_snapshot, seal_snapshot
 from quancrypt_fl.flower.stores import ClientStore, Held, Pending
 from quancrypt_fl.flower.sums import Sums
 from quancrypt_fl.method.pruning import Mask
 from quancrypt_fl.method.roles import ClientMemory, GlobalState, Tensors, Update
-from quancrypt_fl.method.rounds import form_update, protect
+from quancrypt_fl.method.updates import form_update, protect
 from quancrypt_fl.method.variances import possible
 from quancrypt_fl.method.weighting import Share
-from quancrypt_fl.protect import Protector
 from quancrypt_fl.seeds import generator
 
 __all__ = ["ClientRound", "Finished"]
@@ -59,10 +60,8 @@ class ClientRound:
         The bytes that it brings.
     store
         Where the client keeps what outlives a request.
-    secret
-        The clients' secret key.
-    params
-        Encryption parameters, of the key.
+    keys
+        The client's keys.
     index
         Number of the client, from 0; decides its dither where the agreement has a seed.
     name
@@ -74,8 +73,7 @@ class ClientRound:
         request: Request,
         blobs: Mapping[str, bytes],
         store: ClientStore,
-        secret: qn.SecretKey,
-        params: qn.Parameters,
+        keys: ClientKeys,
         *,
         index: int = 0,
         name: str = "",
@@ -83,15 +81,18 @@ class ClientRound:
         self._request = request
         self._blobs = blobs
         self._store = store
-        self._secret = secret
-        self._params = params
+        self._keys = keys
         self.index = index
         self._name = name
         self.method = request.agreement.method(request.floats)
-        self.updates = Protector(params, secret, request.agreement.rounding, self._dither)
         self.memory: ClientMemory = store.memory()
         self.seconds: dict[Phase, float] = {"train": 0.0, "protect": 0.0, "unprotect": 0.0}
         self._damaged: int | None = None
+
+    @cached_property
+    def updates(self) -> Updates:
+        """What protects updates and opens sums; with a joint key, once there is one."""
+        return self._keys.updates(self._request.agreement.rounding, self._dither)
 
     # --- the global state ---
 
@@ -104,7 +105,7 @@ class ClientRound:
             All tensors of the initial model, if the request brings them.
         """
         held = self._store.held()
-        with self._phase("unprotect"):
+        with self.phase("unprotect"):
             start = self._start(held, initial)
             if start is None:
                 return None
@@ -135,14 +136,14 @@ class ClientRound:
                 return open_snapshot(
                     self._blobs["snapshot"],
                     self._request.training,
-                    self._secret,
+                    self._keys.secret,
                     round=snapshot[0],
                     chain=snapshot[1],
                 )
             except (KeyError, SnapshotError):
                 self._damaged = snapshot[0]
         if initial is not None:
-            facts = agreed_facts(self._request.agreement, self._params.fingerprint)
+            facts = agreed_facts(self._request.agreement, self._keys.params.fingerprint)
             chain = first_link(self._request.training, facts, initial)
             floats = {
                 name: np.asarray(initial[name], dtype=np.float32) for name in self._request.floats
@@ -241,7 +242,7 @@ class ClientRound:
 
     def report(self, held: Held, pending: Pending) -> bytes:
         """Encrypted mean magnitudes, from which clients agree on clip bounds."""
-        with self._phase("protect"):
+        with self.phase("protect"):
             update = self._update(held.state, pending, self.method.masks(held.state))
             tensors, clips = self.method.report(update)
             return self.updates.protect(tensors, clips, held.state.round).data
@@ -249,7 +250,7 @@ class ClientRound:
     def upload(self, held: Held, pending: Pending) -> bytes:
         """The encrypted update. A repeated call encrypts the same update afresh."""
         state = self._with_bounds(held.state)
-        with self._phase("protect"):
+        with self.phase("protect"):
             masks = self.method.masks(state)
             update = self._update(state, pending, masks)
             before = self.memory
@@ -262,8 +263,8 @@ class ClientRound:
 
     def snapshot(self, held: Held) -> bytes:
         """The global state, sealed for the other clients."""
-        with self._phase("protect"):
-            return seal_snapshot(held, self._request.training, self._secret)
+        with self.phase("protect"):
+            return seal_snapshot(held, self._request.training, self._keys.secret)
 
     def reply(self, held: Held, did: tuple[str, ...], pending: Pending | None = None) -> Reply:
         """The header of the reply."""
@@ -276,12 +277,16 @@ class ClientRound:
     # --- pieces ---
 
     def _reply(self, **facts: Any) -> Reply:
+        party = self._keys.party
+        if party is not None:
+            public = party.public
+            facts |= {"party": party.index, "joint": None if public is None else public.key_id}
         return Reply(
             training=self._request.training,
             round=self._request.round,
             chain=self._request.chain,
-            key=self._secret.key_id,
-            params=self._params.fingerprint,
+            key=self._keys.secret.key_id,
+            params=self._keys.params.fingerprint,
             name=self._name[:64],
             seconds=self.seconds,
             **facts,
@@ -296,7 +301,7 @@ class ClientRound:
             if state.bounds is None:
                 raise ProtocolError("an upload is asked for before clip bounds are agreed on")
             return state
-        with self._phase("unprotect"):
+        with self.phase("unprotect"):
             bounds = self._bounds(self._blobs["reports"], self._request.reports_weight)
         return replace(state, bounds=bounds)
 
@@ -334,12 +339,13 @@ class ClientRound:
                 )
 
     @contextmanager
-    def _phase(self, name: Phase) -> Iterator[None]:
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Count the seconds of a block."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def _after(chain: str, link: Link) -> str:

@@ -57,6 +57,7 @@ class Exchanges:
         *,
         round: int,
         phase: str,
+        again: Sequence[Ask] = (),
     ) -> set[int]:
         """Ask each node for its step; the nodes whose replies were accepted.
 
@@ -64,7 +65,11 @@ class Exchanges:
         ----------
         round
             Number of the round from 1, for people.
+        again
+            Steps of which a member may send another signed reply in this round.
         """
+        if self.gate is not None and again:
+            self.gate.again(again)
         if self.gate is not None and (news := self.gate.refresh()):
             self.observer.note(news)
         did: set[int] = set()

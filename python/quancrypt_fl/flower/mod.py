@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
 from logging import ERROR
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ from flwr.common import log
 from flwr.common.constant import ErrorCode
 from numpy.typing import NDArray
 
-import quancrypt_native as qn
 from quancrypt_fl.envelopes.signer import Signer
 from quancrypt_fl.errors import ConfigError, MethodError
 from quancrypt_fl.flower.client import ClientRound, Finished
+from quancrypt_fl.flower.client_keys import ClientKeys, check_joint, open_keys
 from quancrypt_fl.flower.context_store import ContextStore
-from quancrypt_fl.flower.programs import PASSPHRASE
 from quancrypt_fl.flower.protocol import (
+    CEREMONY,
     CONSTANTS,
     ProtocolError,
     Reply,
@@ -52,6 +52,8 @@ _SETTINGS = {
     "quancrypt-key": "QUANCRYPT_KEY",
     "quancrypt-state": "QUANCRYPT_STATE",
     "quancrypt-signing-key": "QUANCRYPT_SIGNING_KEY",
+    "quancrypt-joint": "QUANCRYPT_JOINT",
+    "quancrypt-channel-key": "QUANCRYPT_CHANNEL_KEY",
 }
 
 
@@ -73,6 +75,10 @@ def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallab
     ``quancrypt-state``
         Folder for what outlives the process; without it, it lies in Flower's context, and a client
         that restarts catches up from the server.
+    ``quancrypt-joint``, ``quancrypt-channel-key``
+        With a threshold key: files of its public facts (with ``group.qcp`` and ``params.qcp``
+        beside it) and of the client's channel key, under the same passphrase. ``quancrypt-key`` is
+        then the clients' group key, and ``quancrypt-state`` is needed.
     ``quancrypt-name``
         What the server's logs call the client.
 
@@ -94,14 +100,21 @@ def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallab
     site = _Site.of(context)
     if "params" not in blobs:
         raise ProtocolError("the request lacks the encryption parameters")
-    params, secret = _open_key(site.key, blobs["params"])
+    keys = open_keys(
+        site.key,
+        blobs["params"],
+        joint=site.joint,
+        channel_key=site.channel_key,
+        state=site.state,
+    )
     opened = time.perf_counter() - start
-    if request.key not in (None, secret.key_id):
-        return _other_key(message, secret.key_id)
+    if request.key not in (None, keys.secret.key_id):
+        return _other_key(message, keys.secret.key_id)
     with site.store(context, request.training) as store:
-        work = ClientRound(request, blobs, store, secret, params, index=site.index, name=site.name)
+        check_joint(keys, request)
+        work = ClientRound(request, blobs, store, keys, index=site.index, name=site.name)
         work.seconds["key"] = opened
-        exchange = _Exchange(message, context, call_next, request, work, store)
+        exchange = _Exchange(message, context, call_next, request, work, store, keys)
         exchange.signer = None if site.signing_key is None else open_signer(site.signing_key)
         return exchange.answer()
 
@@ -122,6 +135,8 @@ class _Site:
 
     key: Path
     signing_key: Path | None
+    joint: Path | None
+    channel_key: Path | None
     state: Path | None
     name: str
     index: int
@@ -143,12 +158,17 @@ class _Site:
             )
         index = context.node_config.get("partition-id", 0)
         folder = Path(str(state)) if state else None
-        signing_key = setting("quancrypt-signing-key")
+        files = ("quancrypt-signing-key", "quancrypt-joint", "quancrypt-channel-key")
+        signing_key, joint, channel_key = (
+            Path(str(value)) if (value := setting(name)) else None for name in files
+        )
         if folder is not None and "quancrypt-state" not in context.node_config:
             folder /= f"client-{index}"  # said for all nodes at once: a folder for each
         return cls(
             Path(str(key)),
-            Path(str(signing_key)) if signing_key else None,
+            signing_key,
+            joint,
+            channel_key,
             folder,
             str(context.node_config.get("quancrypt-name", "")) or f"node-{context.node_id}",
             int(index),
@@ -158,26 +178,6 @@ class _Site:
         if self.state is None:
             return ContextStore(context.state, training)
         return FolderStore(self.state, training)
-
-
-def _open_key(path: Path, params: bytes) -> tuple[qn.Parameters, qn.SecretKey]:
-    return _opened(path, path.stat().st_mtime_ns, params)
-
-
-@lru_cache(maxsize=4)
-def _opened(path: Path, version: int, data: bytes) -> tuple[qn.Parameters, qn.SecretKey]:
-    """Scrypt takes a while: a process that serves many messages opens its key once."""
-    del version
-    passphrase = os.environ.get(PASSPHRASE, "")
-    if not passphrase:
-        raise ConfigError(f"{path}: its passphrase is not in the environment ({PASSPHRASE})")
-    params = qn.Parameters.from_bytes(data)
-    return params, qn.SecretKey.from_bytes(
-        # The bytes of the environment, as the commands that seal keys read them.
-        path.read_bytes(),
-        params,
-        passphrase=os.fsencode(passphrase),
-    )
 
 
 class _Exchange:
@@ -191,6 +191,7 @@ class _Exchange:
         request: Request,
         work: ClientRound,
         store: ClientStore,
+        keys: ClientKeys,
     ) -> None:
         self._message = message
         self._context = context
@@ -198,6 +199,7 @@ class _Exchange:
         self._request = request
         self._work = work
         self._store = store
+        self._keys = keys
         self.signer: Signer | None = None
         record = message.content.array_records.get(CONSTANTS)
         self._constants: dict[str, NDArray[Any]] = (
@@ -211,7 +213,7 @@ class _Exchange:
         if self._message.metadata.message_type.split(".")[0] == MessageType.EVALUATE:
             return self._evaluate(held)
         asks = self._request.asks
-        blobs: dict[str, bytes] = {}
+        blobs = self._of_party(asks)
         pending = None
         content = RecordDict()
         if {"train", "report", "upload"} & set(asks):
@@ -229,6 +231,18 @@ class _Exchange:
         if "finish" in asks:
             self._store.finish(self._model(held))
         return self._reply(self._work.reply(held, asks, pending), blobs, content)
+
+    def _of_party(self, asks: Collection[str]) -> dict[str, bytes]:
+        """What this client's party of a joint key has to say."""
+        if not {*CEREMONY, "open"} & set(asks):
+            return {}
+        party = self._keys.party
+        if party is None:
+            raise ProtocolError("the server asks for a part of a joint key; this client has none")
+        from quancrypt_fl.flower.parties import party_steps
+
+        with self._work.phase("open" if "open" in asks else "key"):
+            return party_steps(party, self._request, blobs_of(self._message), self._keys.secret)
 
     def _evaluate(self, held: Held) -> Message:
         reply = self._call_next(self._for_app(held), self._context)

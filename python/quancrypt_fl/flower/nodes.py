@@ -26,12 +26,15 @@ class Node:
         Rounds finished and chain id of the state that it said it holds, or None.
     counted
         The last round, from 0, whose sum contains its update, or None.
+    party
+        Index of its party, where there is a joint key and it has said so.
     """
 
     name: str = ""
     samples: int | None = None
     held: tuple[int, str] | None = None
     counted: int | None = None
+    party: int | None = None
 
 
 @dataclass
@@ -64,6 +67,8 @@ class NodeBook:
         entry.held = reply.held
         if reply.samples:
             entry.samples = reply.samples
+        if reply.party is not None:
+            entry.party = reply.party
 
     def count(self, record: Mapping[str, Any]) -> None:
         """Note whose updates are in the sum of a round, from its record."""
@@ -97,7 +102,11 @@ class NodeBook:
         for node, entry in document["nodes"].items():
             held = entry["held"]
             nodes[int(node)] = Node(
-                entry["name"], entry["samples"], tuple(held) if held else None, entry["counted"]
+                entry["name"],
+                entry["samples"],
+                tuple(held) if held else None,
+                entry["counted"],
+                entry.get("party"),
             )
         return cls(document["key_id"], nodes)
 

@@ -31,7 +31,10 @@ class RunObserver:
         """A round begins with the clients ``asked``: names by node."""
 
     def phase_started(self, *, round: int, phase: str, asked: Sequence[int]) -> None:
-        """Messages went out: train, report, upload, train+upload, evaluate or finish."""
+        """Messages went out: train, report, upload, train+upload, open, evaluate or finish.
+
+        ``ceremony`` comes before the first round, for each message of making a joint key.
+        """
 
     def answered(
         self,

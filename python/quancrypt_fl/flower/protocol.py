@@ -17,16 +17,19 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from quancrypt_fl.config import describe_errors
 from quancrypt_fl.errors import FederatedError
+from quancrypt_fl.joint.facts import MOST_PARTIES
 from quancrypt_fl.method.agreement import Agreement
 
 __all__ = [
     "ASKS",
+    "CEREMONY",
     "CONSTANTS",
     "DATA",
     "RECORD",
+    "Joint",
     "Link",
+    "Opening",
     "ProtocolError",
     "RegionTask",
     "Reply",
@@ -45,17 +48,21 @@ DATA = "quancrypt-data"
 CONSTANTS = "quancrypt-constants"
 """Keys of our records in a message."""
 
-ASKS = ("train", "report", "upload", "snapshot", "finish")
+CEREMONY = ("deal", "share", "join")
+"""What it takes to make a joint key, in this order: see :mod:`.parties`."""
+
+ASKS = (*CEREMONY, "open", "train", "report", "upload", "snapshot", "finish")
 """What a server may ask for, in the order in which a client does it."""
 
 MAX_HEADER_BYTES = 2**24  # a request lists every tensor of the model
 MAX_REPLY_HEADER_BYTES = 2**13
 
-Ask = Literal["train", "report", "upload", "snapshot", "finish"]
-Phase = Literal["train", "protect", "unprotect", "key"]
+Ask = Literal["deal", "share", "join", "open", "train", "report", "upload", "snapshot", "finish"]
+Phase = Literal["train", "protect", "unprotect", "open", "key"]
 Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Hex64 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Round = Annotated[int, Field(ge=0, lt=2**31)]
+PartyIndex = Annotated[int, Field(ge=0, lt=MOST_PARTIES)]
 Scale = Annotated[float, Field(gt=0, lt=1e9, allow_inf_nan=False)]
 
 
@@ -106,6 +113,33 @@ class RegionTask(_Strict):
     most: int = Field(ge=1, le=65_536)
 
 
+class Joint(_Strict):
+    """The joint key, where nobody has the key of updates.
+
+    Attributes
+    ----------
+    ceremony
+        Fingerprint of the ceremony: parameters, parties, threshold and common seed.
+    key
+        Fingerprint of the joint public key, once there is one.
+    """
+
+    ceremony: Hex64
+    key: Hex32 | None = None
+
+
+class Opening(_Strict):
+    """A sum to be opened, whose bytes travel as ``total``.
+
+    Attributes
+    ----------
+    participants
+        Parties that open it, ascending.
+    """
+
+    participants: Annotated[tuple[PartyIndex, ...], Field(min_length=2, max_length=MOST_PARTIES)]
+
+
 class Request(_Strict):
     """Header of a request.
 
@@ -143,6 +177,8 @@ class Request(_Strict):
     key
         Fingerprint of the clients' key, if the server knows it beforehand: a client with another
         one says so, and trains nothing.
+    joint, opening
+        With a joint key: which one; and what to open, where ``open`` is asked for.
     """
 
     version: Literal[1] = 1
@@ -163,6 +199,8 @@ class Request(_Strict):
     count_key: str = "num-examples"
     region: RegionTask | None = None
     key: str | None = Field(default=None, max_length=64)
+    joint: Joint | None = None
+    opening: Opening | None = None
 
 
 class Reply(_Strict):
@@ -190,6 +228,9 @@ class Reply(_Strict):
         Wall-clock seconds by phase.
     parts
         Of a region: clients that did the steps, which is the weight of its sum.
+    party, joint
+        With a joint key: index of the client's party, and fingerprint of the key that it has
+        joined.
     """
 
     version: Literal[1] = 1
@@ -209,6 +250,8 @@ class Reply(_Strict):
         default_factory=dict
     )
     parts: int = Field(default=1, ge=1, le=65_536)
+    party: PartyIndex | None = None
+    joint: Hex32 | None = None
 
 
 Header = TypeVar("Header", Request, Reply)
@@ -271,5 +314,9 @@ def _read(message: Message, kind: type[Header], limit: int) -> Header:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
+        from quancrypt_fl.config import (
+            describe_errors,  # a message's process has no other use of it
+        )
+
         shown = describe_errors(error)
         raise ProtocolError(f"the header is not valid: {shown[:300]}") from None

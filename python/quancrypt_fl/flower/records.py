@@ -9,7 +9,7 @@ from typing import Any
 from flwr.app import MetricRecord
 
 from quancrypt_fl.flower.nodes import NodeBook
-from quancrypt_fl.flower.server_round import Outcome
+from quancrypt_fl.flower.outcome import Outcome
 
 __all__ = ["deployed_record", "with_evaluation"]
 
@@ -23,7 +23,8 @@ def deployed_record(
     """One entry of ``rounds``, for round ``t`` counted from 0; evaluation is yet to come.
 
     Beyond the fields of a simulated round: ``seconds.wall``, from the first message to the sum;
-    ``weight``; ``failed``, a reason or None; ``clients``, who is in the sum.
+    ``weight``; ``failed``, a reason or None; ``clients``, who is in the sum; with a joint key
+    ``opening``, by whom it was opened and how often that was tried.
     """
     entries = outcome.ledger.entries if outcome.ledger and outcome.total else {}
     spent = outcome.client_seconds
@@ -37,6 +38,11 @@ def deployed_record(
     def total(phase: str) -> float:
         return sum(each.get(phase, 0.0) for each in spent.values())
 
+    opener, clients = outcome.opener, max(1, len(spent))
+    opening: dict[str, Any] = {}
+    if opener is not None:
+        opening = {**opener.notes.get("updates", {})}
+        opening |= {what: how for what, how in opener.notes.items() if what != "updates"}
     return {
         "round": t + 1,
         "test_accuracy": None,
@@ -51,16 +57,20 @@ def deployed_record(
             "evaluate": 0.0,
             "key": total("key"),
             "wall": seconds,
+            **({} if opener is None else {"open": opener.seconds}),
         },
         "bytes": {
-            "upload": outcome.upload_bytes,
-            "download": outcome.download_bytes + (len(outcome.total.data) if outcome.total else 0),
+            "upload": outcome.upload_bytes + (round(opener.received / clients) if opener else 0),
+            "download": outcome.download_bytes
+            + (len(outcome.total.data) if outcome.total else 0)
+            + (round(opener.sent / clients) if opener else 0),
         },
         "participants": outcome.ledger.clients if outcome.ledger and outcome.total else 0,
         "lost": asked - len(entries),
         "ciphertexts": outcome.ciphertexts,
         "weight": outcome.total.weight if outcome.total else 0,
         "failed": outcome.failed,
+        **({"opening": opening} if opening else {}),
         "clients": [
             {
                 "name": book.name(node),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flwr.app import Message
 
 from quancrypt_fl.envelopes import Gate, Members, MembersError, Opened, Refusal
-from quancrypt_fl.flower.protocol import Reply
-from quancrypt_fl.flower.signed_reply import purpose_of, seal_of, signed_parts
+from quancrypt_fl.flower.protocol import Ask, Reply
+from quancrypt_fl.flower.signed_reply import purpose_of, purpose_of_steps, seal_of, signed_parts
 
 __all__ = ["ReplyGate"]
 
@@ -105,6 +105,10 @@ class ReplyGate:
                 opened.member,
             )
         return reply.model_copy(update={"name": opened.member.name})
+
+    def again(self, steps: Iterable[Ask]) -> None:
+        """Members are asked for these steps once more in this round."""
+        self._gate.again(purpose_of_steps(steps))
 
     def newly_refused(self) -> Mapping[str, int]:
         """How often for each reason, since the last call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 import quancrypt_native as qn
 from quancrypt_fl.flower.history import CatchUp, History, HistoryDamageError, StoredBytes
 from quancrypt_fl.flower.nodes import Node
-from quancrypt_fl.flower.protocol import CONSTANTS, Ask, Link, RegionTask, Request, write
+from quancrypt_fl.flower.protocol import (
+    CONSTANTS,
+    Ask,
+    Joint,
+    Link,
+    Opening,
+    RegionTask,
+    Request,
+    write,
+)
 from quancrypt_fl.method.agreement import Agreement
 
 __all__ = ["Step", "Writer"]
@@ -32,6 +41,10 @@ class Step:
         The client's scale before clipping.
     reports, reports_weight
         Sum of the reports, for an upload that needs bounds.
+    opening
+        What to open, where ``open`` is asked for.
+    blobs
+        Further bytes by name: what other parties sent, or the sum to be opened.
     """
 
     asks: tuple[Ask, ...]
@@ -39,6 +52,8 @@ class Step:
     scale: float = 1.0
     reports: bytes | None = None
     reports_weight: int = 0
+    opening: Opening | None = None
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Writer:
@@ -58,6 +73,13 @@ class Writer:
         Nodes that are regions, with the largest weight of the sum of each.
     key_id
         Fingerprint of the clients' key, if it is known beforehand.
+    ceremony
+        Fingerprint of the joint key's ceremony, where there is one.
+
+    Attributes
+    ----------
+    joint_key
+        Fingerprint of the joint key, once it is made.
     """
 
     def __init__(
@@ -72,6 +94,7 @@ class Writer:
         count_key: str,
         regions: Mapping[int, int] | None = None,
         key_id: str | None = None,
+        ceremony: str | None = None,
     ) -> None:
         self._history = history
         self._params = params.to_bytes()
@@ -92,6 +115,8 @@ class Writer:
         self._config_key = config_key
         self._count_key = count_key
         self._key_id = key_id
+        self._ceremony = ceremony
+        self.joint_key: str | None = None
         self._last: dict[int, bytes] = {}
         self.snapshot_sent: dict[int, int] = {}
         """Rounds finished of the snapshot that was last sent to a node, by node."""
@@ -111,6 +136,7 @@ class Writer:
         blobs["params"] = self._params
         if step.reports is not None:
             blobs["reports"] = step.reports
+        blobs |= step.blobs
         content = RecordDict({self._config_key: step.config, CONSTANTS: self._constants})
         if path.initial:
             content[self._arrays_key] = self._initial
@@ -132,9 +158,16 @@ class Writer:
             count_key=self._count_key,
             region=self._regions.get(node),
             key=self._key_id,
+            joint=self._joint(),
+            opening=step.opening,
         )
         kind = MessageType.TRAIN if step.asks else MessageType.EVALUATE
         return Message(write(request, blobs, content), node, kind, group_id=self._group())
+
+    def _joint(self) -> Joint | None:
+        if self._ceremony is None:
+            return None
+        return Joint(ceremony=self._ceremony, key=self.joint_key)
 
     def _counted(self, known: Node) -> tuple[int, str] | None:
         """The state from which a node trained its last update that is in a sum."""

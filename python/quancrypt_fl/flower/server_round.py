@@ -18,22 +18,23 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 import quancrypt_native as qn
-from quancrypt_fl.errors import MethodError
+from quancrypt_fl.errors import MethodError, NotOpenedError
 from quancrypt_fl.flower.exchanges import Exchanges
 from quancrypt_fl.flower.history import History
 from quancrypt_fl.flower.ledger import Ledger, Total, largest_upload
 from quancrypt_fl.flower.nodes import NodeBook
 from quancrypt_fl.flower.observing import RunObserver
+from quancrypt_fl.flower.opening import Collect, JointKey, Opener
+from quancrypt_fl.flower.outcome import Answer, Outcome
 from quancrypt_fl.flower.protocol import Ask, Reply, blobs_of
 from quancrypt_fl.flower.requests import Step
 from quancrypt_fl.flower.snapshot_prefix import says_of_itself
-from quancrypt_fl.flower.sums import Sums
 from quancrypt_fl.method.agreement import Agreement
 from quancrypt_fl.method.quancrypt import QuanCrypt
 from quancrypt_fl.method.rounds import arrivals_scale
 from quancrypt_fl.method.weighting import Share
 
-__all__ = ["Answer", "Outcome", "ServerRound", "TooFewError"]
+__all__ = ["ServerRound", "TooFewError", "averaged", "metrics_of"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -46,58 +47,6 @@ class TooFewError(MethodError):
 
 class LedgerError(MethodError):
     """The sum is not what its ledger says: the round ends without one."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An accepted reply, without its bytes."""
-
-    reply: Reply
-    metrics: MetricRecord
-
-
-@dataclass
-class Outcome:
-    """What a round came to.
-
-    Attributes
-    ----------
-    total
-        The sum, or None if the round failed; ``failed`` then says why.
-    reports
-        The sum of reports that set the round's clip bounds, if it had to.
-    scale
-        Factor to its mean.
-    ledger
-        Who is in it.
-    answers
-        Accepted replies of the training, by node.
-    upload_bytes, download_bytes
-        Of protection, per client: uploads and reports; the sum of reports.
-    seconds
-        Of the server's own work.
-    """
-
-    total: Total | None = None
-    reports: Total | None = None
-    failed: str | None = None
-    scale: float = 1.0
-    ledger: Ledger | None = None
-    answers: dict[int, Answer] = field(default_factory=dict)
-    upload_bytes: int = 0
-    download_bytes: int = 0
-    ciphertexts: int = 0
-    seconds: float = 0.0
-    client_seconds: dict[int, dict[str, float]] = field(default_factory=dict)
-    snapshot: bytes | None = None
-
-    def sums(self) -> bytes:
-        """What clients have to know of the round: the bytes of its sums; none if it failed."""
-        if self.total is None:
-            return b""
-        if self.reports is None:
-            return Sums(self.total.data).to_bytes()
-        return Sums(self.total.data, self.reports.data, self.reports.weight).to_bytes()
 
 
 @dataclass
@@ -114,6 +63,8 @@ class ServerRound:
         Fingerprint of the clients' key, where it was given.
     regions
         Nodes that send sums, with the largest weight of each.
+    joint
+        The joint key, where nobody has the key of updates.
     evaluation_seconds
         Of the last evaluation: each node's seconds by phase. It opens the sum of the round before.
     """
@@ -129,6 +80,7 @@ class ServerRound:
     count_key: str
     key_id: str | None = None
     regions: Mapping[int, int] = field(default_factory=dict)
+    joint: JointKey | None = None
     evaluation_seconds: dict[int, dict[str, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +105,7 @@ class ServerRound:
         work = _Work(self, out, config, snapshot_from)
         try:
             work.train_and_upload(list(nodes))
-        except (TooFewError, LedgerError) as error:
+        except (TooFewError, LedgerError, NotOpenedError) as error:
             out.total, out.failed = None, str(error)
             if not self.has_summed:
                 self.book.key_id = self.key_id  # no sum has confirmed the majority's yet
@@ -234,6 +186,9 @@ class _Work:
         self._reports: dict[int, bytes] = {}
         self._parts: dict[int, int] = {}  # clients of a region that did the last step
         self._largest = 0
+        self._opener: Opener | None = None
+        if around.joint is not None:
+            self._opener = Opener(around.exchanges, around.joint, config)
 
     def train_and_upload(self, nodes: list[int]) -> None:
         r, weighting = self._r, self._r.agreement.weighting
@@ -255,8 +210,15 @@ class _Work:
         if no_bounds:
             if not early:
                 nodes = self._ask(nodes, ("report",), shares)
-            reports, nodes = self._sum_reports(nodes, shares)
+
+            def collect(nodes: list[int], attempt: int) -> tuple[Total, list[int]]:
+                if attempt:
+                    nodes = self._ask(nodes, ("report",), shares, again=True)
+                return self._sum_reports(nodes, shares)
+
+            reports, nodes = self._opened(collect, nodes, "reports")
             self._out.reports = reports
+            self._out.download_bytes += len(reports.data)
         self._upload(nodes, ("upload",), shares, reports)
 
     def _shares(self, nodes: list[int]) -> dict[int, Share]:
@@ -268,9 +230,8 @@ class _Work:
     ) -> tuple[Total, list[int]]:
         """The sum of the reports, and the nodes that are in it: the others are out of the round."""
         r = self._r
-        assert r.book.key_id is not None
         layout = r.method.report_layout()
-        ledger = Ledger(r.params, r.book.key_id, layout, shares, r.regions)
+        ledger = Ledger(r.params, self._key_id(), layout, shares, r.regions)
         for node in nodes:
             try:
                 with self._aggregating():
@@ -280,7 +241,6 @@ class _Work:
         self._check_number(list(ledger.entries), "reported")
         total = self._closed(ledger)
         self._out.upload_bytes += max(len(data) for data in self._reports.values())
-        self._out.download_bytes += len(total.data)
         self._out.ciphertexts += ledger.ciphertexts
         self._reports.clear()
         return total, list(ledger.entries)
@@ -293,15 +253,35 @@ class _Work:
         reports: Total | None = None,
     ) -> None:
         r, out = self._r, self._out
-        assert r.book.key_id is not None
         layout = r.method.upload_layout(r.shapes, self._t)
-        ledger = out.ledger = Ledger(r.params, r.book.key_id, layout, shares, r.regions)
-        self._ask(nodes, asks, shares, reports)
-        self._check_number(list(ledger.entries), "uploaded")
-        out.total = self._closed(ledger)
-        out.scale = arrivals_scale(ledger.arrived, len(shares))
-        out.ciphertexts += ledger.ciphertexts
-        out.upload_bytes += self._largest
+
+        def collect(nodes: list[int], attempt: int) -> tuple[Total, list[int]]:
+            ledger = out.ledger = Ledger(r.params, self._key_id(), layout, shares, r.regions)
+            self._ask(nodes, ("upload",) if attempt else asks, shares, reports, again=attempt > 0)
+            self._check_number(list(ledger.entries), "uploaded")
+            out.scale = arrivals_scale(ledger.arrived, len(shares))
+            out.ciphertexts += ledger.ciphertexts
+            out.upload_bytes += self._largest
+            return self._closed(ledger), list(ledger.entries)
+
+        out.total, _ = self._opened(collect, nodes, "updates")
+
+    def _opened(self, collect: Collect, nodes: list[int], what: str) -> tuple[Total, list[int]]:
+        """The sum that clients can open, and the nodes that are in it."""
+        if self._opener is None:
+            return collect(nodes, 0)
+        try:
+            return self._opener.opened(collect, nodes, what)
+        finally:
+            self._out.opener = self._opener
+
+    def _key_id(self) -> str:
+        """The key of updates: that which all clients have, or the joint one."""
+        r = self._r
+        if r.joint is not None:
+            return r.joint.key_id
+        assert r.book.key_id is not None
+        return r.book.key_id
 
     def _ask(
         self,
@@ -309,13 +289,15 @@ class _Work:
         asks: tuple[Ask, ...],
         shares: Mapping[int, Share] | None = None,
         reports: Total | None = None,
+        *,
+        again: bool = False,
     ) -> list[int]:
         """One exchange; the nodes that did all of it, in order."""
         phase = "train+upload" if asks == ("train", "upload") else asks[0]
 
         def step(node: int) -> Step:
             own = asks
-            if "upload" in asks and node == self._snapshot_from:
+            if "upload" in asks and node == self._snapshot_from and self._out.snapshot is None:
                 own = (*asks, "snapshot")
             return Step(
                 own,
@@ -325,7 +307,14 @@ class _Work:
                 0 if reports is None else reports.weight,
             )
 
-        did = self._r.exchanges.run(nodes, step, self._accept, round=self._t + 1, phase=phase)
+        did = self._r.exchanges.run(
+            nodes,
+            step,
+            self._accept,
+            round=self._t + 1,
+            phase=phase,
+            again=asks if again else (),
+        )
         self._check_number(list(did), f"answered ({phase})")
         return [node for node in nodes if node in did]
 

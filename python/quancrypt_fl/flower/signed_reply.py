@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from quancrypt_fl.envelopes import Purpose
-from quancrypt_fl.flower.protocol import DATA, RECORD, Reply
+from quancrypt_fl.flower.protocol import CEREMONY, DATA, RECORD, Ask, Reply
 
-__all__ = ["SEAL", "purpose_of", "seal_of", "signed_parts", "with_seal"]
+__all__ = ["SEAL", "purpose_of", "purpose_of_steps", "seal_of", "signed_parts", "with_seal"]
 
 SEAL = "envelope"
 """Name of the seal among the bytes of a reply."""
@@ -25,10 +25,14 @@ _FRAME = struct.Struct("<cIQ")  # kind, bytes of the name, bytes of the content
 
 def purpose_of(reply: Reply) -> Purpose:
     """What a reply with this header is for: the weightiest of the steps done."""
-    if reply.behind:
-        return Purpose.CATCH_UP
-    for step in ("upload", "report", "train", "finish", "snapshot"):
-        if step in reply.did:
+    return Purpose.CATCH_UP if reply.behind else purpose_of_steps(reply.did)
+
+
+def purpose_of_steps(steps: Iterable[Ask]) -> Purpose:
+    """What a reply is for whose sender did these steps."""
+    done = set(steps)
+    for step in ("upload", "report", "train", "finish", "snapshot", "open", *CEREMONY):
+        if step in done:
             return Purpose[step.upper()]
     return Purpose.EVALUATE
 

@@ -25,6 +25,8 @@ from quancrypt_fl.flower.observing import RunObserver, RunObservers
 from quancrypt_fl.flower.rekeyed_history import KEYS, keys_of
 from quancrypt_fl.flower.run_log import RunLog
 from quancrypt_fl.flower.training_run import TrainingRun
+from quancrypt_fl.joint.ceremony import ceremony_of
+from quancrypt_fl.joint.facts import JointFacts
 from quancrypt_fl.method.agreement import Agreement
 from quancrypt_fl.method.pruning import PruningSchedule
 
@@ -46,9 +48,10 @@ class QuanCryptStrategy(FedAvg):
     Parameters
     ----------
     params
-        Encryption parameters, for the packed encoding and ``key_mode="symmetric"``; ``bits`` and
-        ``max_weight`` are theirs.
-    clip_factor, pruning, mask, prune_global, smoothing, weighting, rounding, update, error_feedback
+        Encryption parameters, for the packed encoding and ``key_mode="symmetric"``, or
+        ``"threshold"`` with ``joint``; ``bits`` and ``max_weight`` are theirs.
+    clip_factor, max_bound, pruning, mask, prune_global, smoothing, weighting, rounding, update,
+    error_feedback
         The method; see ``QuanCryptConfig``. ``pruning`` is a schedule, or None.
     seed
         Makes clients' stochastic rounding repeatable, by their ``partition-id``.
@@ -75,6 +78,9 @@ class QuanCryptStrategy(FedAvg):
         Nodes that add up the uploads of clients of their own, by node id, with the most clients of
         each: see :class:`quancrypt_fl.flower.region.Region`. Clients must count the same
         (``weighting="uniform"``), without error feedback.
+    joint
+        With a threshold key, which nobody holds: its public facts, or their file. All clients make
+        the key before the first round; ``threshold`` of them open each sum together.
     observer
         Told what happens, beside Flower's log.
     poll
@@ -89,8 +95,8 @@ class QuanCryptStrategy(FedAvg):
     records
         After :meth:`start`: one entry per round, as in ``results.json``.
     keys
-        After :meth:`start`: which key served from which round on, as in a receipt; empty without
-        ``key_id``.
+        After :meth:`start`: which key of updates served from which round on, as in a receipt; empty
+        without ``key_id`` or ``joint``.
 
     Raises
     ------
@@ -103,6 +109,7 @@ class QuanCryptStrategy(FedAvg):
         params: qn.Parameters,
         *,
         clip_factor: float = 3.0,
+        max_bound: float | None = None,
         pruning: PruningSchedule | None = _PRUNING,
         mask: str = "shared",
         prune_global: bool = False,
@@ -120,6 +127,7 @@ class QuanCryptStrategy(FedAvg):
         history_bytes: int = 1 << 30,
         min_arrivals: int = 2,
         regions: Mapping[int, int] | None = None,
+        joint: JointFacts | str | Path | None = None,
         observer: RunObserver | None = None,
         poll: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
@@ -127,11 +135,13 @@ class QuanCryptStrategy(FedAvg):
         **fedavg: Any,
     ) -> None:
         super().__init__(**fedavg)
-        self.params = _checked(params)
+        self.joint = JointFacts.load(joint) if isinstance(joint, str | Path) else joint
+        self.params = _checked(params, self.joint)
         self.agreement = _agreement(
             bits=params.bits,
             max_weight=params.max_weight,
             clip_factor=clip_factor,
+            max_bound=max_bound,
             pruning=pruning,
             mask=mask,
             prune_global=prune_global,
@@ -146,6 +156,8 @@ class QuanCryptStrategy(FedAvg):
             if value < 1:
                 raise ConfigError(f"{name} = {value}; allowed: 1 or more")
         self.regions = _checked_regions(regions or {}, self.agreement)
+        if self.joint is not None and self.regions:
+            raise ConfigError("joint with regions; allowed: one of them")
         self.key_id = key_id
         self.members = _checked_members(members, key_id, self.regions)
         self.members_file = Path(members) if isinstance(members, str | Path) else None
@@ -210,6 +222,9 @@ class QuanCryptStrategy(FedAvg):
             finally:
                 self.records = run.records
             self.keys = keys_of(history.read(KEYS), self.key_id)
+            if self.joint is not None:
+                ceremony = ceremony_of(self.joint, self.params).fingerprint
+                self.keys = [{"fingerprint": run.joint_key, "from_round": 1, "ceremony": ceremony}]
             self.observer.run_finished({"rounds": self.records}, None)
             return result
 
@@ -273,16 +288,20 @@ def _require_same(history: History, facts: Mapping[str, Any], model: Model) -> N
         raise ConfigError("the training to resume has the model's tensors in another order")
 
 
-def _checked(params: qn.Parameters) -> qn.Parameters:
+def _checked(params: qn.Parameters, joint: JointFacts | None) -> qn.Parameters:
     if not isinstance(params, qn.Parameters):
         raise ConfigError(
             f"params is a {type(params).__name__}; allowed: quancrypt_native.Parameters"
         )
-    if params.encoding != "packed" or params.key_mode != "symmetric":
+    mode = "symmetric" if joint is None else "threshold"
+    if params.encoding != "packed" or params.key_mode != mode:
         raise ConfigError(
             f"params are for the {params.encoding} encoding and key_mode {params.key_mode!r}; "
-            "allowed: Parameters.for_aggregation(..., key_mode='symmetric')"
+            f"allowed: Parameters.for_aggregation(..., key_mode='symmetric'), or 'threshold' with "
+            "joint="
         )
+    if joint is not None:
+        ceremony_of(joint, params)  # as many parties as the parameters are for
     return params
 
 

@@ -7,22 +7,28 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from quancrypt_fl.errors import ConfigError, FederatedError
+from quancrypt_fl.flower.ceremony import NOTE, CeremonyRun, Reasons
 from quancrypt_fl.flower.chain import digest, next_link
 from quancrypt_fl.flower.collector import Collector
 from quancrypt_fl.flower.exchanges import Exchanges
 from quancrypt_fl.flower.history import History, RoundSum
 from quancrypt_fl.flower.model import model_from_bytes
 from quancrypt_fl.flower.nodes import NodeBook
+from quancrypt_fl.flower.observing import RunObservers
+from quancrypt_fl.flower.opening import JointKey
+from quancrypt_fl.flower.outcome import Outcome
 from quancrypt_fl.flower.records import deployed_record, with_evaluation
 from quancrypt_fl.flower.reply_gate import ReplyGate
 from quancrypt_fl.flower.requests import Writer
-from quancrypt_fl.flower.server_round import Outcome, ServerRound, averaged
+from quancrypt_fl.flower.server_round import ServerRound, averaged
+from quancrypt_fl.joint.ceremony import ceremony_of
 
 if TYPE_CHECKING:
     from quancrypt_fl.flower.strategy import QuanCryptStrategy
@@ -50,7 +56,8 @@ class TrainingRun:
         self._history = history
         self._train_config = train_config or ConfigRecord()
         self._evaluate_config = evaluate_config or ConfigRecord()
-        self._observer = strategy.observer
+        self._reasons = Reasons()
+        self._observer = RunObservers(strategy.observer, self._reasons)
         noted = history.read("nodes")
         self._book = NodeBook.from_document(noted) if noted else NodeBook()
         if strategy.key_id and self._book.key_id not in (None, strategy.key_id):
@@ -72,7 +79,10 @@ class TrainingRun:
                 key_id=strategy.key_id,
                 source=strategy.members_file,
             )
-        exchanges = Exchanges(
+        joint = strategy.joint
+        self._ceremony = None if joint is None else ceremony_of(joint, strategy.params)
+        self._timeout = timeout
+        self._exchanges = exchanges = Exchanges(
             history=history,
             book=self._book,
             writer=Writer(
@@ -85,6 +95,7 @@ class TrainingRun:
                 count_key=strategy.weighted_by_key,
                 regions=strategy.regions,
                 key_id=strategy.key_id,
+                ceremony=None if self._ceremony is None else self._ceremony.fingerprint,
             ),
             collector=Collector(
                 grid,
@@ -113,6 +124,7 @@ class TrainingRun:
             regions=strategy.regions,
         )
         self._result = Result()
+        self.joint_key: str | None = None
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -127,6 +139,7 @@ class TrainingRun:
             finished=history.finished,
             facts=self._s.facts(),
         )
+        self._have_joint_key()
         if history.finished and "metrics" not in history.records[-1]:
             self._evaluate()  # the server was stopped between a sum and its evaluation
         while history.finished < num_rounds:
@@ -135,6 +148,45 @@ class TrainingRun:
         self._require_success()
         self._finish()
         return self._result
+
+    def _have_joint_key(self) -> None:
+        """With a joint key: that of the training, or one that the clients make now."""
+        joint, ceremony, history = self._s.joint, self._ceremony, self._history
+        if joint is None or ceremony is None:
+            return
+        noted = history.read(NOTE)
+        if noted is None:
+            key_id = CeremonyRun(
+                self._grid,
+                self._exchanges,
+                self._reasons,
+                joint,
+                ceremony,
+                self._train_config,
+                self._timeout,
+                self._s.poll,
+                self._s.clock,
+                self._s.sleep,
+            ).complete()
+            history.note("nodes", self._book.to_document())
+            history.note(NOTE, {"ceremony": ceremony.fingerprint, "key": key_id})
+        elif noted["ceremony"] != ceremony.fingerprint:
+            raise ConfigError(
+                f"the training to resume has the joint key of the ceremony {noted['ceremony']}, "
+                f"not of {ceremony.fingerprint}: it needs the kits with which it began"
+            )
+        else:
+            key_id = noted["key"]
+        self.joint_key = key_id
+        self._exchanges.writer.joint_key = key_id
+        self._round.joint = JointKey(key_id, joint.threshold, self._connected)
+
+    def _connected(self) -> set[int]:
+        """Nodes that are there now; none while the SuperLink is out of reach."""
+        try:
+            return set(self._grid.get_node_ids())
+        except (httpx.HTTPError, OSError):
+            return set()
 
     def _require_success(self) -> None:
         records = self._history.records

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quancrypt_fl.method.clipping import MIN_BOUND
 from quancrypt_fl.method.pruning import PruningSchedule
 from quancrypt_fl.method.quancrypt import QuanCrypt
 from quancrypt_fl.method.statistics import StatisticsCode
@@ -27,6 +29,7 @@ class Agreement(BaseModel):
     bits: int = Field(ge=2, le=16)
     max_weight: int = Field(ge=1, le=65_536)
     clip_factor: float = Field(default=3.0, gt=0, le=1e6, allow_inf_nan=False)
+    max_bound: float | None = Field(default=None, ge=MIN_BOUND, allow_inf_nan=False)
     pruning: PruningSchedule | None = PruningSchedule()
     mask: Literal["shared", "client"] = "shared"
     prune_global: bool = False
@@ -48,6 +51,7 @@ class Agreement(BaseModel):
             pruning=self.pruning,
             mask=self.mask,
             clip_factor=self.clip_factor,
+            max_bound=math.inf if self.max_bound is None else self.max_bound,
             prune_global=self.prune_global,
         )
 

@@ -43,9 +43,11 @@ def mean_magnitudes(update: Mapping[str, NDArray[np.float32]]) -> dict[str, floa
     return means
 
 
-def clip_bounds(means: Mapping[str, float], factor: float) -> dict[str, float]:
-    """Clip bound ``factor * mu`` of every tensor, at least :data:`MIN_BOUND`."""
-    return {name: max(factor * mean, MIN_BOUND) for name, mean in means.items()}
+def clip_bounds(
+    means: Mapping[str, float], factor: float, largest: float = math.inf
+) -> dict[str, float]:
+    """Clip bound ``factor * mu`` of every tensor, from :data:`MIN_BOUND` to ``largest``."""
+    return {name: min(max(factor * mean, MIN_BOUND), largest) for name, mean in means.items()}
 
 
 def to_unit(delta: NDArray[np.float32], bound: float) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,18 @@ class FedAvg:
         del weight, state
         return mean, None
 
+    def influence(
+        self,
+        before: GlobalState,
+        after: GlobalState,
+        masks: Mapping[str, Mask],
+        share: float,
+        scale: float,
+    ) -> dict[str, Any] | None:
+        """What a client of so large a share can do at most; None if nothing bounds it."""
+        del before, after, masks, share, scale
+        return None
+
     def finish(self, weights: Tensors, t: int) -> Tensors:
         """What every client does to the new global weights of round ``t``."""
         del t
@@ -113,9 +126,21 @@ class FedAvg:
             some of them have not arrived.
         """
         arrived, bounds = self.incoming(mean, weight, state)
+        if scale != 1.0:
+            arrived = {name: tensor * np.float32(scale) for name, tensor in arrived.items()}
+        return self.advance(state, arrived, bounds, masks)
+
+    def advance(
+        self,
+        state: GlobalState,
+        mean: Tensors,
+        bounds: Mapping[str, float] | None,
+        masks: Mapping[str, Mask],
+    ) -> GlobalState:
+        """The state after a round, from the mean update and the clip bounds of the next round."""
         weights = {}
         for name, before in state.weights.items():
-            values = arrived[name] if scale == 1.0 else arrived[name] * np.float32(scale)
+            values = mean[name]
             if self.update == "weights":
                 aggregate = before.copy()
                 aggregate[masks[name].kept] = values

@@ -6,12 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["PHASES", "RoundMeter"]
+__all__ = ["ALL_PHASES", "PHASES", "RoundMeter"]
 
 PHASES = ("train", "protect", "aggregate", "unprotect", "evaluate")
 """``protect`` is clip, quantize, encrypt and serialize for all clients; ``aggregate`` parse, add
 and serialize by the summing side; ``unprotect`` parse, decrypt and update for one client."""
+
+ALL_PHASES = ("train", "protect", "aggregate", "open", "unprotect", "evaluate")
+"""With ``open``, which only runs with a joint key have: partial decryption, all that were asked."""
 
 
 @dataclass
@@ -21,21 +25,34 @@ class RoundMeter:
     Attributes
     ----------
     seconds
-        Wall-clock seconds per phase of :data:`PHASES`.
+        Wall-clock seconds per phase of :data:`PHASES`, and of ``open`` where there is one.
     participants
         Clients that trained.
     arrived
         Clients whose update arrived.
+    openings
+        How the sum of ``"updates"`` or ``"reports"`` was opened, where clients do that together.
+    failed
+        Why the round left the weights as they were, where a sum could not be opened.
+    groups
+        How many were formed and opened, where groups are summed apart.
+    influence
+        What one client could do at most, where something bounds it.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     participants: int = 0
     arrived: int = 0
+    openings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: str = ""
+    groups: dict[str, int] = field(default_factory=dict)
+    influence: dict[str, Any] | None = None
     _reported: int = 0
     _uploaded: int = 0
     _report_ciphertexts: int = 0
     _ciphertexts: int = 0
     _download: int = 0
+    _asked: int = 0
     _loss_sum: float = 0.0
     _samples: int = 0
 
@@ -46,7 +63,7 @@ class RoundMeter:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def trained(self, loss: float, samples: int) -> None:
         """Note that a client has trained on ``samples`` samples with mean loss ``loss``."""
@@ -65,6 +82,22 @@ class RoundMeter:
         self._uploaded += size
         self._ciphertexts += ciphertexts
 
+    def repeated(self, what: str, size: int, ciphertexts: int) -> None:
+        """Note one of ``"updates"`` or ``"reports"`` that is encrypted and uploaded once more."""
+        if what == "reports":
+            self.reported(size, ciphertexts)
+        else:
+            self._uploaded += size
+            self._ciphertexts += ciphertexts
+
+    def asked(self, size: int) -> None:
+        """Note a sum of ``size`` bytes that one client gets to partially decrypt."""
+        self._asked += size
+
+    def answered(self, what: str, size: int) -> None:
+        """Note one client's partial decryption of ``"updates"`` or ``"reports"``."""
+        self.repeated(what, size, ciphertexts=0)
+
     def downloaded(self, size: int) -> None:
         """Note a sum of ``size`` bytes, which every client receives."""
         self._download += size
@@ -81,9 +114,10 @@ class RoundMeter:
 
     @property
     def bytes_per_client(self) -> dict[str, int]:
-        """Serialized bytes that one client sent and received; a mean where uploads differ."""
+        """Serialized bytes that one client sent and received; a mean where clients differ."""
         upload = self._per_client(self._reported, self._uploaded)
-        return {"upload": round(upload), "download": self._download}
+        asked = self._asked / max(1, self.participants)
+        return {"upload": round(upload), "download": round(self._download + asked)}
 
     def _per_client(self, reports: int, updates: int) -> float:
         """All participants report; updates come from those that arrived."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quancrypt_fl.method.clipping import clip_bounds, from_unit, mean_magnitudes, to_unit
 from quancrypt_fl.method.fedavg import Clips, FedAvg
+from quancrypt_fl.method.influence import distance, influence
 from quancrypt_fl.method.pruning import (
     Mask,
     PruningSchedule,
@@ -41,6 +44,8 @@ class QuanCrypt(FedAvg):
         out the smallest of what it would send, and sends zeros.
     clip_factor
         ``alpha``: the clip bound is ``alpha`` times the mean magnitude of what is kept.
+    max_bound
+        No clip bound is larger, whatever clients report.
     prune_global
         Clients set the smallest new global weights to zero, at the round's pruning rate.
     """
@@ -49,6 +54,7 @@ class QuanCrypt(FedAvg):
     pruning: PruningSchedule | None = None
     mask: str = "shared"
     clip_factor: float = 3.0
+    max_bound: float = math.inf
     prune_global: bool = False
 
     def pruning_rate(self, t: int) -> float:
@@ -84,7 +90,7 @@ class QuanCrypt(FedAvg):
     def agreed(self, report: Tensors, weight: int) -> dict[str, float]:
         """``alpha`` times the weighted mean of the clients' mean magnitudes."""
         means = self.statistics.decode(report[STATISTICS], weight)
-        return clip_bounds(means, self.clip_factor)
+        return clip_bounds(means, self.clip_factor, self.max_bound)
 
     def outgoing(self, update: Update, state: GlobalState) -> tuple[Tensors, Clips]:
         """Tensors divided by their bounds, and the statistics for the next round's bounds."""
@@ -131,6 +137,36 @@ class QuanCrypt(FedAvg):
             return weights
         rate = self.pruning_rate(t)
         return {name: zero_smallest(tensor, rate) for name, tensor in weights.items()}
+
+    def bounds_of(self, state: GlobalState) -> Mapping[str, float]:
+        """Clip bound of each tensor in the round that begins with ``state``."""
+        assert state.bounds is not None
+        return state.bounds
+
+    def influence(
+        self,
+        before: GlobalState,
+        after: GlobalState,
+        masks: Mapping[str, Mask],
+        share: float,
+        scale: float,
+    ) -> dict[str, Any] | None:
+        """See :func:`quancrypt_fl.method.influence.influence`.
+
+        ``next_bound`` is the largest clip bound of the next round that one client's statistics can
+        bring about, if its digits are in range; None where bounds are fixed.
+        """
+        figures = influence(
+            self.bounds_of(before),
+            masks,
+            share,
+            factor=self.smoothing * scale,
+            update_l2=distance(after.weights, before.weights),
+        )
+        return {**figures, "next_bound": self._next_bound(share)}
+
+    def _next_bound(self, share: float) -> float | None:
+        return min(self.clip_factor * share * self.statistics.largest, self.max_bound)
 
     def _digits(self, update: Update) -> NDArray[np.float32]:
         """Mean magnitudes over kept coordinates, as digits."""

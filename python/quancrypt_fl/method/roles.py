@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quancrypt_fl.method.meter import RoundMeter
 from quancrypt_fl.method.weighting import Share
 
 __all__ = [
     "NOTHING_TO_SUM",
+    "Again",
     "ClientMemory",
     "ClientSide",
     "Coordinator",
+    "EachByItself",
     "GlobalState",
+    "Opening",
     "Participant",
     "Sealed",
     "SummingSide",
@@ -29,6 +33,12 @@ __all__ = [
 NOTHING_TO_SUM = "no client's update arrived: there is nothing to sum"
 
 Tensors = Mapping[str, NDArray[np.float32]]
+
+Again = Callable[[Collection[int]], bytes]
+"""The serialized sum of the same updates once more, under fresh encryption.
+
+Clients in the collection are away: of them the server adds what they uploaded before.
+"""
 
 
 @dataclass(frozen=True)
@@ -166,3 +176,62 @@ class Coordinator(Protocol):
     @property
     def reports(self) -> SummingSide:
         """Sum of the reports that precede updates."""
+
+
+class Opening(Protocol):
+    """What lies between a sum and clients that can read it."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a sum may be asked for again, so that updates and uploads have to be kept."""
+
+    def opened(
+        self,
+        what: str,
+        total: bytes,
+        clients: Sequence[int],
+        again: Again,
+        meter: RoundMeter,
+        t: int,
+    ) -> bytes:
+        """What clients get of a serialized sum.
+
+        Parameters
+        ----------
+        what
+            ``"updates"`` or ``"reports"``.
+        total
+            The sum.
+        clients
+            Indices of those whose uploads are in it.
+        again
+            Makes the sum anew.
+        meter
+            Collects times and bytes.
+        t
+            The round.
+
+        Raises
+        ------
+        NotOpenedError
+            If it cannot be opened: the round is over, and leaves the weights as they were.
+        """
+
+
+class EachByItself:
+    """Every client has the key: the sum is all that it needs."""
+
+    repeats = False
+
+    def opened(
+        self,
+        what: str,
+        total: bytes,
+        clients: Sequence[int],
+        again: Again,
+        meter: RoundMeter,
+        t: int,
+    ) -> bytes:
+        """The sum itself."""
+        del what, clients, again, meter, t
+        return total

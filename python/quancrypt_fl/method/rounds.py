@@ -11,8 +11,9 @@
 7. packed and encrypted: steps 5 to 7 are one pass in the native package.
 8. The summing side adds ciphertexts, weighted (:mod:`.weighting`). It has no secret key. Clients
    that are lost by now are not waited for.
-9. Clients decrypt the sum, form the mean, and update: ``w_{t+1} = (1 - lambda) * w_t + lambda *
-   (w_t + mean)`` (:mod:`.smoothing`); they may prune the result.
+9. Clients decrypt the sum, which under a joint key some of them have to open first, form the mean,
+   and update: ``w_{t+1} = (1 - lambda) * w_t + lambda * (w_t + mean)`` (:mod:`.smoothing`); they
+   may prune the result.
 10. The new weights are evaluated (not here).
 
 :func:`federated_round` runs them where all parts are in reach, as in a simulation. A deployment
@@ -23,36 +24,37 @@ calls the same pieces where they belong. What is particular to a method stands i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from quancrypt_fl.errors import NotOpenedError
+from quancrypt_fl.method.exchange import Exchange
 from quancrypt_fl.method.fedavg import FedAvg
+from quancrypt_fl.method.grouped import Groups, bounds_by_group, sum_up_by_group
+from quancrypt_fl.method.influence import largest_share
 from quancrypt_fl.method.meter import RoundMeter
-from quancrypt_fl.method.pruning import Mask, scatter, select
+from quancrypt_fl.method.pruning import Mask
 from quancrypt_fl.method.roles import (
     Coordinator,
+    EachByItself,
     GlobalState,
+    Opening,
     Participant,
     Sealed,
     Tensors,
     Update,
-    Uploader,
 )
-from quancrypt_fl.method.weighting import Share
+from quancrypt_fl.method.updates import form_update, protect
+from quancrypt_fl.method.weighting import Share, arrivals_scale
 
 __all__ = [
     "Sealed",
     "Tensors",
     "arrivals_scale",
     "federated_round",
-    "form_update",
     "in_memory",
     "local_update",
-    "protect",
 ]
 
 Hold = Callable[[Iterable[Update]], AbstractContextManager[Iterable[Update]]]
@@ -73,6 +75,8 @@ def federated_round(
     lost: Collection[int] = (),
     min_arrivals: int = 1,
     hold: Hold = in_memory,
+    opening: Opening | None = None,
+    groups: Groups | None = None,
 ) -> GlobalState:
     """Run one round and return the state after it; times and bytes go to ``meter``.
 
@@ -93,21 +97,55 @@ def federated_round(
     min_arrivals
         Updates below which the sum is thrown away unopened: the sum of one is that one's update.
     hold
-        Holds all updates where clients have to agree on bounds between training and upload. In all
-        other rounds updates are made, sent and added one by one: one is in memory at a time.
+        Holds all updates where clients have to agree on bounds between training and upload, or may
+        have to upload them again. In all other rounds updates are made, sent and added one by one:
+        one is in memory at a time.
+    opening
+        How clients get to read a sum; by default each has the key.
+    groups
+        Sum consecutive participants in groups, each opened apart, and take the median of the
+        groups' means (:mod:`.grouped`); by default all are one sum.
     """
+    opening = opening or EachByItself()
     masks = method.masks(state)
     shares = method.shares([client.samples for client in clients])
     made = (
         local_update(client, share, state, method, masks, meter)
         for client, share in zip(clients, shares, strict=True)
     )
-    if not method.must_agree(state):
-        return _sum_up(state, clients, made, server, method, masks, meter, lost, min_arrivals)
-    with hold(made) as updates:
-        bounds = _agree_on_bounds(state, clients, updates, server, method, meter)
-        state = replace(state, bounds=bounds)
-        return _sum_up(state, clients, updates, server, method, masks, meter, lost, min_arrivals)
+    setting = _Setting(server, method, masks, meter, opening, groups, lost, min_arrivals)
+    residuals = [client.memory.residual for client in clients]
+    start = state
+    try:
+        if not method.must_agree(state) and not opening.repeats:
+            state = _sum_up(state, clients, made, setting)
+        else:
+            with hold(made) as updates:
+                if method.must_agree(state):
+                    bounds = _agree_on_bounds(state, clients, updates, setting)
+                    state = replace(state, bounds=bounds)
+                state = _sum_up(state, clients, updates, setting)
+    except NotOpenedError as error:
+        meter.failed = str(error)
+        state = replace(state, round=state.round + 1)
+    if state.weights is start.weights:  # no sum was opened: nobody has sent anything
+        for client, residual in zip(clients, residuals, strict=True):
+            client.memory.residual = residual
+    return state
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What stays the same within a round; see :func:`federated_round`."""
+
+    server: Coordinator
+    method: FedAvg
+    masks: Mapping[str, Mask]
+    meter: RoundMeter
+    opening: Opening
+    groups: Groups | None
+    lost: Collection[int]
+    min_arrivals: int
 
 
 def local_update(
@@ -126,64 +164,30 @@ def local_update(
         return form_update(client, trained.weights, share, state, method, masks)
 
 
-def form_update(
-    client: Uploader,
-    trained: Tensors,
-    share: Share,
-    state: GlobalState,
-    method: FedAvg,
-    masks: Mapping[str, Mask],
-) -> Update:
-    """What a client that has trained has to send."""
-    whole: dict[str, NDArray[np.float32]] = {}
-    for name, before in state.weights.items():
-        after = trained[name]
-        tensor = after if method.update == "weights" else after - before
-        if share.scale != 1.0:
-            tensor = tensor * np.float32(share.scale)
-        if name in client.memory.residual:
-            tensor = tensor + client.memory.residual[name]
-        whole[name] = tensor
-    prepared = method.prepare(whole, state, client.index)
-    tensors = {name: select(tensor, masks[name]) for name, tensor in prepared.items()}
-    return Update(tensors, share, whole if method.error_feedback else None)
-
-
-def protect(
-    client: Uploader,
-    update: Update,
-    state: GlobalState,
-    method: FedAvg,
-    masks: Mapping[str, Mask],
-) -> Sealed:
-    """Steps 5 to 7: the update as the client uploads it. What it leaves out, the client keeps."""
-    tensors, clips = method.outgoing(update, state)
-    upload = client.updates.protect(tensors, clips, state.round)
-    if update.whole is not None:
-        sent = method.sent(client.updates.quantized(tensors, clips, state.round), state)
-        client.memory.residual = {
-            name: whole - scatter(sent[name], masks[name]) for name, whole in update.whole.items()
-        }
-    return upload
-
-
 def _agree_on_bounds(
     state: GlobalState,
     clients: Sequence[Participant],
     updates: Iterable[Update],
-    server: Coordinator,
-    method: FedAvg,
-    meter: RoundMeter,
+    setting: _Setting,
 ) -> dict[str, float]:
     """The exchange of reports alone that precedes the upload of updates."""
-    for client, update in zip(clients, updates, strict=True):
-        with meter.phase("protect"):
-            upload = client.reports.protect(*method.report(update), state.round)
-        meter.reported(len(upload.data), upload.ciphertexts)
-        with meter.phase("aggregate"):
-            server.reports.add(upload.data, update.share.weight)
-    with meter.phase("aggregate"):
-        total = server.reports.result()
+    method, meter = setting.method, setting.meter
+    if setting.groups is not None:
+        return bounds_by_group(
+            setting.groups, state, clients, updates, setting.server, method, meter
+        )
+
+    def encrypt(client: Participant, update: Update) -> Sealed:
+        return client.reports.protect(*method.report(update), state.round)
+
+    def present() -> Iterator[tuple[Participant, Update]]:
+        return zip(clients, updates, strict=True)
+
+    summing = setting.server.reports
+    with Exchange("reports", summing, setting.opening, meter, state.round) as exchange:
+        for client, update in present():
+            exchange.upload(client, update, encrypt)
+        total = exchange.opened(exchange.total(), present, encrypt)
     meter.downloaded(len(total))
     with meter.phase("unprotect"):
         return method.agreed(*clients[0].reports.unprotect(total))
@@ -193,38 +197,43 @@ def _sum_up(
     state: GlobalState,
     clients: Sequence[Participant],
     updates: Iterable[Update],
-    server: Coordinator,
-    method: FedAvg,
-    masks: Mapping[str, Mask],
-    meter: RoundMeter,
-    lost: Collection[int],
-    min_arrivals: int,
+    setting: _Setting,
 ) -> GlobalState:
     """Steps 5 to 9. If too few updates arrive, the round leaves the weights as they were."""
-    arrived: list[Share] = []
-    for client, update in zip(clients, updates, strict=True):
-        if client.index in lost:
-            continue
-        with meter.phase("protect"):
-            upload = protect(client, update, state, method, masks)
-        meter.uploaded(len(upload.data), upload.ciphertexts)
-        with meter.phase("aggregate"):
-            server.updates.add(upload.data, update.share.weight)
-        arrived.append(update.share)
-    if not arrived:
-        return replace(state, round=state.round + 1)
-    with meter.phase("aggregate"):
-        total = server.updates.result()
-    if len(arrived) < min_arrivals:
-        return replace(state, round=state.round + 1)
+    method, masks, meter = setting.method, setting.masks, setting.meter
+
+    def first(client: Participant, update: Update) -> Sealed:
+        return protect(client, update, state, method, masks)
+
+    if setting.groups is not None:
+        return sum_up_by_group(
+            setting.groups, state, clients, updates, setting.server, method, masks, meter,
+            encrypt=first, lost=setting.lost, min_arrivals=setting.min_arrivals,
+        )  # fmt: skip
+
+    def again(client: Participant, update: Update) -> Sealed:
+        return client.updates.protect(*method.outgoing(update, state), state.round)
+
+    def present() -> Iterator[tuple[Participant, Update]]:
+        pairs = zip(clients, updates, strict=True)
+        return (pair for pair in pairs if pair[0].index not in setting.lost)
+
+    unchanged = replace(state, round=state.round + 1)
+    summing = setting.server.updates
+    with Exchange("updates", summing, setting.opening, meter, state.round) as exchange:
+        for client, update in present():
+            exchange.upload(client, update, first)
+        if not exchange.shares:
+            return unchanged
+        total = exchange.total()
+        if len(exchange.shares) < setting.min_arrivals:
+            return unchanged
+        total = exchange.opened(total, present, again)
     meter.downloaded(len(total))
     with meter.phase("unprotect"):
         mean, weight = clients[0].updates.unprotect(total)
-        return method.apply(state, mean, weight, masks, arrivals_scale(arrived, len(clients)))
-
-
-def arrivals_scale(arrived: Sequence[Share], participants: int) -> float:
-    """What undoes that the shares of lost clients are missing from a mean of scaled updates."""
-    if len(arrived) == participants:
-        return 1.0
-    return sum(share.weight for share in arrived) / sum(s.weight * s.scale for s in arrived)
+        scale = arrivals_scale(exchange.shares, len(clients))
+        after = method.apply(state, mean, weight, masks, scale)
+    share = largest_share(exchange.shares)
+    meter.influence = method.influence(state, after, masks, share, scale)
+    return after

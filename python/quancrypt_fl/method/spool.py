@@ -1,7 +1,8 @@
 """Updates that wait, on disk where memory would not hold them all.
 
 Before the first round clients agree on clip bounds between training and upload. In a deployment
-each client keeps its own update; a simulation of many clients has to keep all of them.
+each client keeps its own update; a simulation of many clients has to keep all of them. Uploads wait
+where a sum that cannot be opened is made once more.
 """
 
 from __future__ import annotations
@@ -18,10 +19,38 @@ from numpy.typing import NDArray
 from quancrypt_fl.method.roles import Tensors, Update
 from quancrypt_fl.method.weighting import Share
 
-__all__ = ["MEMORY_LIMIT", "spooled"]
+__all__ = ["MEMORY_LIMIT", "KeptUploads", "spooled"]
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of updates from which they go to a temporary file."""
+
+
+class KeptUploads:
+    """Serialized uploads in the order in which they came; beyond ``limit`` bytes on disk."""
+
+    def __init__(self, limit: int = MEMORY_LIMIT) -> None:
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (close() closes it)
+            max_size=limit, prefix="quancrypt-"
+        )
+        self._lengths: list[int] = []
+
+    def append(self, data: bytes) -> None:
+        """Keep one more."""
+        self._file.seek(0, 2)
+        self._file.write(data)
+        self._lengths.append(len(data))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All of them, one in memory at a time."""
+        offset = 0
+        for length in self._lengths:
+            self._file.seek(offset)
+            yield self._file.read(length)
+            offset += length
+
+    def close(self) -> None:
+        """Forget them."""
+        self._file.close()
 
 
 @contextmanager

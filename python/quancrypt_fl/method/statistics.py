@@ -64,6 +64,13 @@ class StatisticsCode:
         """Shape of the tensor of digits: (tensors, digits per ``mu``)."""
         return len(self.names), -(-_TOTAL_BITS // self.digit_bits)
 
+    @property
+    def largest(self) -> float:
+        """Largest ``mu`` that digits up to ``q_max`` can state; :meth:`encode` stays below."""
+        places = range(self.shape[1])
+        fixed = sum(self.q_max << (self.digit_bits * place) for place in places)
+        return float(fixed / 2**_FRACTION_BITS)
+
     def encode(self, means: Mapping[str, float]) -> NDArray[np.float32]:
         """Digits of every ``mu``, least significant first; shape :attr:`shape`, in [0, q_max].
 

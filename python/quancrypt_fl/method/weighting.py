@@ -21,7 +21,7 @@ from fractions import Fraction
 
 from quancrypt_fl.errors import MethodError
 
-__all__ = ["Share", "integer_weights", "sample_shares", "shares"]
+__all__ = ["Share", "arrivals_scale", "integer_weights", "sample_shares", "shares"]
 
 _MAX_TOTALS_TRIED = 256
 
@@ -60,6 +60,13 @@ def shares(weighting: str, counts: Sequence[int], max_weight: int) -> list[Share
 def sample_shares(counts: Sequence[int]) -> list[Share]:
     """Exact FedAvg shares for methods that sum in the clear: the sample counts themselves."""
     return [Share(count) for count in counts]
+
+
+def arrivals_scale(arrived: Sequence[Share], participants: int) -> float:
+    """What undoes that the shares of lost clients are missing from a mean of scaled updates."""
+    if len(arrived) == participants:
+        return 1.0
+    return sum(share.weight for share in arrived) / sum(s.weight * s.scale for s in arrived)
 
 
 def integer_weights(counts: Sequence[int], max_weight: int) -> list[int]:

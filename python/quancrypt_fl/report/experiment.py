@@ -70,7 +70,8 @@ def parse_experiment(document: Any, place: str, index: int) -> Experiment:
     if checks:
         tables.append(_checks(checks, f"{name}-checks"))
     notes = [shorten(note, _LONG) for note in _list(summary, "notes", "summary.")]
-    command = f"quancrypt experiment {text(document, 'name')} --scale {text(document, 'scale')}"
+    usual = f"quancrypt experiment {text(document, 'name')}"
+    command = f"{text(document, 'command', default=usual)} --scale {text(document, 'scale')}"
     return Experiment(
         name,
         text(document, "title"),

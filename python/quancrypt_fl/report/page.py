@@ -19,7 +19,13 @@ from quancrypt_fl.report.grids import (
     rounds_grid,
     seeds_grid,
 )
-from quancrypt_fl.report.pictures import accuracy_charts, time_charts, traffic_charts
+from quancrypt_fl.report.leakage import leakage_section
+from quancrypt_fl.report.pictures import (
+    PROTECTION,
+    accuracy_charts,
+    time_charts,
+    traffic_charts,
+)
 from quancrypt_fl.report.policy import content_hash, package_version
 from quancrypt_fl.report.reading import Findings
 from quancrypt_fl.report.runs import Run
@@ -65,7 +71,10 @@ def render_page(found: Findings, title: str, made: date | None = None) -> str:
         "style_hash": Markup(content_hash(style)),
         "many": len(runs) > 1,
         "problems": found.problems,
-        "experiments": found.experiments,
+        "experiments": [
+            *([leakage_section(found.leaks)] if found.leaks else []),
+            *found.experiments,
+        ],
         "runs": len(runs),
         **(_view_of_runs(runs) if runs else {}),
     }
@@ -158,7 +167,7 @@ def _tiles(runs: Sequence[Run], groups: Sequence[Group]) -> list[dict[str, str]]
             }
         )
     shares = [
-        (sum(parts.get(p, 0.0) for p in ("protect", "aggregate", "unprotect")) / total, run)
+        (sum(parts.get(p, 0.0) for p in PROTECTION) / total, run)
         for run in encrypted
         if (total := sum((parts := run.seconds).values())) > 0
     ]

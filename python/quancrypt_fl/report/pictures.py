@@ -12,9 +12,9 @@ from quancrypt_fl.report.figures import percent, round_size, seconds, size
 from quancrypt_fl.report.runs import PHASES, Round, Run
 from quancrypt_fl.report.scales import Scale, linear, logarithmic, whole
 
-__all__ = ["accuracy_charts", "time_charts", "traffic_charts"]
+__all__ = ["PROTECTION", "accuracy_charts", "time_charts", "traffic_charts"]
 
-PROTECTION = ("protect", "aggregate", "unprotect")
+PROTECTION = ("protect", "aggregate", "open", "unprotect")
 _MOST_REFERENCES = 2  # float32 lines: one for each size of model, if there are few
 _LOG_FROM = 12.0  # the largest over the smallest: from there on small ones would be a dot at 0
 
@@ -123,6 +123,11 @@ def time_charts(groups: Sequence[Group]) -> list[BarChart]:
         means.append((group.label, spent))
     if not any(sum(spent.values()) for _, spent in means):
         return []
+    joint = any(spent["open"] for _, spent in means)
+    phases, protecting = (
+        tuple(phase for phase in names if joint or phase != "open")
+        for names in (PHASES, PROTECTION)
+    )
     whole_rounds = [(label, spent, seconds(sum(spent.values()))) for label, spent in means]
     protection = [
         (label, {p: spent[p] for p in PROTECTION}, _protection_note(spent))
@@ -136,7 +141,7 @@ def time_charts(groups: Sequence[Group]) -> list[BarChart]:
             "time-all",
             "Seconds of a round",
             whole_rounds,
-            PHASES,
+            phases,
             text=seconds,
             description=f"Longest: {slowest[2]} with {slowest[0]}.",
         ),
@@ -144,7 +149,7 @@ def time_charts(groups: Sequence[Group]) -> list[BarChart]:
             "time-protection",
             "Of these, for protection",
             protection,
-            PROTECTION,
+            protecting,
             text=seconds,
             description=f"Most: {dearest[2]} with {dearest[0]}.",
         ),

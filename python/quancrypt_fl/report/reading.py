@@ -13,6 +13,7 @@ from typing import Any, Never
 from quancrypt_fl.errors import FederatedError
 from quancrypt_fl.report.deployed import document_of, is_over
 from quancrypt_fl.report.experiment import Experiment, parse_experiment
+from quancrypt_fl.report.leakage import Leak, parse_leaks
 from quancrypt_fl.report.runs import Run, parse_run
 from quancrypt_fl.report.values import UntrustedError, shorten
 
@@ -48,6 +49,8 @@ class Findings:
         Readable runs, by name.
     experiments
         Readable summaries of experiments.
+    leaks
+        Figures of attacks, from these summaries.
     problems
         Files that were left out.
     files
@@ -56,6 +59,7 @@ class Findings:
 
     runs: list[Run] = field(default_factory=list)
     experiments: list[Experiment] = field(default_factory=list)
+    leaks: list[Leak] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
@@ -95,7 +99,9 @@ def collect(folder: Path) -> Findings:
                 found.runs.append(parse_run(document, name))
             else:
                 index = len(found.experiments) + 1
+                leaks = parse_leaks(document)
                 found.experiments.append(parse_experiment(document, name, index))
+                found.leaks += leaks
         except UntrustedError as error:
             found.problems.append(Problem(shorten(str(place)), str(error)))
             if len(found.problems) == MAX_PROBLEMS:

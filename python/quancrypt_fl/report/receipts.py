@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quancrypt_fl.claims import claim_lines
 from quancrypt_fl.report.values import shorten
 
 __all__ = ["Receipt", "parse_receipt"]
@@ -91,9 +92,11 @@ def _facts(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Security", f"{security} bits" if _is_int(security) else ""),
         *(_parameters(parameters) if isinstance(parameters, dict) else ()),
         ("Key fingerprints", _keys(receipt.get("keys"))),
+        ("Joint key", _joint(receipt.get("threshold"), receipt.get("keys"))),
         ("Uploads", _uploads(receipt.get("rounds"))),
         ("Key holders", texts["Key holders"]),
         ("The server sees", texts["The server sees"]),
+        *claim_lines(receipt),
         ("How it is known", texts["How it is known"]),
     ]
 
@@ -130,6 +133,21 @@ def _keys(keys: Any) -> str:
     ]
     more = f" and {len(keys) - _MOST_KEYS:,} more" if len(keys) > _MOST_KEYS else ""
     return ", ".join(shown) + more
+
+
+def _joint(threshold: Any, keys: Any) -> str:
+    """How many clients open a sum, and which ceremonies made the keys."""
+    if not (isinstance(threshold, dict) and isinstance(keys, list)):
+        return ""
+    needed, clients = threshold.get("needed"), threshold.get("clients")
+    if not (_is_int(needed) and _is_int(clients)):
+        return ""
+    made = ", ".join(
+        _text(key["ceremony"], 64)
+        for key in keys[:_MOST_KEYS]
+        if isinstance(key, dict) and isinstance(key.get("ceremony"), str)
+    )
+    return f"{needed:,} of {clients:,} clients open a sum" + (f"; ceremony {made}" if made else "")
 
 
 def _uploads(rounds: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from quancrypt_fl.method.meter import PHASES
+from quancrypt_fl.method.meter import ALL_PHASES as PHASES
 from quancrypt_fl.report.deployed import ClientShare, client_shares
 from quancrypt_fl.report.receipts import Receipt, parse_receipt
 from quancrypt_fl.report.values import (

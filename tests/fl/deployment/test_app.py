@@ -259,6 +259,24 @@ def test_settings_from_a_kit(made: Any) -> None:
     assert config == kit.config.model_copy(update={"rounds": 7})
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"aggregation": "median-of-groups", "groups": 2, "clients": 4},
+            "aggregation = 'median-of-groups': for simulations; allowed in a deployment: "
+            "aggregation = 'mean'",
+        ),
+        ({"dp": "discrete-gaussian", "bits": 12}, "allowed in a deployment: dp = 'none'"),
+    ],
+)
+def test_what_is_for_simulations_is_refused(fields: dict[str, Any], message: str) -> None:
+    """By clients too, whatever a server says: noise that nobody adds would be a promise."""
+    with pytest.raises(ConfigError) as caught:
+        RunSettings.of({SETTINGS_KEY: settings(**fields)})
+    assert message in str(caught.value)
+
+
 # --- bundles ---
 
 

@@ -42,6 +42,8 @@ def edit(path: Path, old: str, new: str) -> None:
         ("deployment.toml", "[server]", "[sever]", "there is no table [server]"),
         ("deployment.toml", "bits = 8", "bits = 99", "bits = 99"),
         ("deployment.toml", "bits = 8", 'method = "vanilla"', "method: not allowed here"),
+        ("deployment.toml", "bits = 8", 'dp = "discrete-gaussian"', "dp: not allowed here"),
+        ("deployment.toml", "bits = 8", "groups = 3", "groups: not allowed here; it belongs to s"),
         ("deployment.toml", "bits = 8", 'data_dir = "/x"', "data_dir: not allowed here"),
         ("deployment.toml", "bits = 8", "colour = 1", "colour"),
         ("deployment.toml", 'app = "builtin"', 'app = "x"', "allowed: builtin, own"),

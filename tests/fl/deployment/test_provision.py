@@ -291,7 +291,8 @@ def test_kits_for_an_app_of_ones_own(run: Run, tmp_path: Path) -> None:
         bits=8, max_weight=2, security=128, key_mode="symmetric", values=500
     )
     assert document["app"] == "own"
-    assert set(document["config"]) == {"app", *kits.OWN_APP_FIELDS}
+    unset = {"threshold", "max_bound"}  # by default there is none
+    assert set(document["config"]) == {"app", *kits.OWN_APP_FIELDS} - unset
 
 
 def test_no_torch_for_an_app_of_ones_own(tmp_path: Path) -> None:
@@ -460,6 +461,12 @@ def test_fifty_clients(run: Run, tmp_path: Path) -> None:
         (["--bits", 17], "bits = 17"),
         (["--dataset", "imagenet"], "dataset = 'imagenet': not available; available: digits"),
         (["--max-weight", 3, "--clients", 4], "max_weight = 3 is below the 4 clients"),
+        (
+            ["--aggregation", "median-of-groups", "--clients", 6],
+            "aggregation = 'median-of-groups': for simulations; allowed in a deployment: "
+            "aggregation = 'mean'; quancrypt simulate has them",
+        ),
+        (["--dp", "discrete-gaussian", "--bits", 12], "allowed in a deployment: dp = 'none'"),
         (["--name", "server"], "'server'; allowed: letters"),
         (["--name", "../up"], "'../up'; allowed: letters"),
         (["--name", ""], "''; allowed: letters"),

@@ -11,7 +11,7 @@ import pytest
 import quancrypt_native as qn
 from quancrypt_fl.cli.client import opened_signer
 from quancrypt_fl.cli.errors import CommandError
-from quancrypt_fl.cli.signing_key import resealed_signing_key
+from quancrypt_fl.cli.signing_key import resealed_keys
 from quancrypt_fl.deployment import admission
 from quancrypt_fl.deployment.kits import ClientKit, KitError, ServerKit
 from quancrypt_fl.envelopes import Members
@@ -85,17 +85,15 @@ def test_a_signing_key_that_others_may_read(kits_copy: Path) -> None:
 def test_another_passphrase_for_the_signing_key(kits_copy: Path, tmp_path: Path) -> None:
     key = kits_copy / "client-1" / "secret.key"
     before = opened_signer(ClientKit.load(kits_copy / "client-1"), PASSPHRASE)
-    found = resealed_signing_key(key, PASSPHRASE, b"new")
-    assert found is not None
-    path, sealed = found
+    ((path, sealed),) = resealed_keys(key, PASSPHRASE, b"new")
     assert path == key.with_name("signing.key")
     assert Signer.from_bytes(sealed, passphrase=b"new").member.id == before.member.id
     path.write_bytes(sealed)
     # A command that was killed between the two files is repeated.
-    assert resealed_signing_key(key, PASSPHRASE, b"new") is None
+    assert resealed_keys(key, PASSPHRASE, b"new") == []
     with pytest.raises(CommandError, match=re.escape(str(path))):
-        resealed_signing_key(key, PASSPHRASE, b"newer")
-    assert resealed_signing_key(tmp_path / "secret.qck", PASSPHRASE, b"new") is None
+        resealed_keys(key, PASSPHRASE, b"newer")
+    assert resealed_keys(tmp_path / "secret.qck", PASSPHRASE, b"new") == []
 
 
 def test_newcomers_sign_too(run: Run, kits_copy: Path, tmp_path: Path) -> None:

@@ -46,8 +46,31 @@ def test_an_envelope_opens_once(gate: Gate, signers: list[Signer]) -> None:
         assert (replay.reason, replay.member) == (Refusal.REPLAY, signer.member.name)
         other = refusal(gate, again)
         assert (other.reason, other.member) == (Refusal.DUPLICATE, signer.member.name)
-    assert gate.refused == {"replay": 18, "duplicate": 18}
-    assert gate.refused_of_members["client-2"] == {"replay": 6, "duplicate": 6}
+    counted = len(Purpose) - 1
+    assert gate.refused == {"replay": 3 * counted, "duplicate": 3 * counted}
+    assert gate.refused_of_members["client-2"] == {"replay": counted, "duplicate": counted}
+
+
+def test_members_are_asked_again(gate: Gate, signers: list[Signer]) -> None:
+    """One more envelope of the purpose counts, and no replay of the first; for this round alone."""
+
+    def envelope(body: bytes, **other: Any) -> bytes:
+        return signers[0].envelope(body, **{**BOUND, **other})
+
+    first, second = envelope(b"1"), envelope(b"2")
+    gate.open(first, round=ROUND, sender=SENDER)
+    gate.again(Purpose.UPLOAD)
+    assert refusal(gate, first).reason is Refusal.REPLAY
+    gate.open(second, round=ROUND, sender=SENDER)
+    assert refusal(gate, second).reason is Refusal.REPLAY
+    assert refusal(gate, envelope(b"3")).reason is Refusal.DUPLICATE
+    gate.open(envelope(b"1", purpose=Purpose.TRAIN), round=ROUND, sender=SENDER)
+    other = envelope(b"2", purpose=Purpose.TRAIN)
+    assert refusal(gate, other).reason is Refusal.DUPLICATE
+    gate.open(envelope(b"4", round=ROUND + 1), round=ROUND + 1, sender=SENDER)
+    late = envelope(b"5", round=ROUND + 1)
+    with pytest.raises(EnvelopeError, match="a second upload"):
+        gate.open(late, round=ROUND + 1, sender=SENDER)
 
 
 def test_a_member_with_another_key_in_mid_round_counts_once(

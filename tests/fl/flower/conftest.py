@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.fl.flower.federation import Federation
+from tests.fl.flower.joint_federation import JointFederation, JointKit, make_kit
 
 import quancrypt_native as qn
 
@@ -59,3 +60,15 @@ def federation(
 ) -> Federation:
     """Five clients with state folders of their own."""
     return Federation(params, key_file, tmp_path / "clients")
+
+
+@pytest.fixture(scope="session")
+def joint_kit(tmp_path_factory: pytest.TempPathFactory) -> JointKit:
+    """A joint key's facts and channel keys; each test's clients make a key of their own with it."""
+    return make_kit(tmp_path_factory.mktemp("joint-kit"), SECRET_PHRASE.encode())
+
+
+@pytest.fixture
+def joint_federation(joint_kit: JointKit, tmp_path: Path, fast_disk: None) -> JointFederation:
+    """Five clients, any three of whom open a sum."""
+    return JointFederation.of(joint_kit, tmp_path / "joint-clients")

@@ -105,6 +105,8 @@ class Federation:
         Mods of single nodes, inside ``quancrypt_mod``: what the user's app seems to do.
     key_files
         Of nodes that have another key than the rest.
+    node_settings
+        More of the node configuration, by node.
     trained
         How often each node's app was called for each round, counted from 1.
     """
@@ -117,6 +119,7 @@ class Federation:
     mods: Mapping[int, Any] = field(default_factory=dict)
     key_files: Mapping[int, Path] = field(default_factory=dict)
     node_names: Mapping[int, str] = field(default_factory=dict)
+    node_settings: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     grid_options: Mapping[str, Any] = field(default_factory=dict)
     clock: FakeClock = field(default_factory=FakeClock)
     watcher: Watcher = field(default_factory=Watcher)
@@ -131,7 +134,7 @@ class Federation:
             }
             if self.folder is not None:
                 settings["quancrypt-state"] = str(self.state_of(node))
-            return settings
+            return settings | dict(self.node_settings.get(node, {}))
 
         self.grid = LocalGrid(
             self._app,

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fl.flower.joint_federation import JointFederation
 from tests.fl.flower.runs import FACTS, begin, middle, put, record
 from tests.fl.test_report import EVIL, check, page_of, write_run
 from tests.fl.test_report_command import command as report
 
 from quancrypt_fl.cli.errors import CommandError
+from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.flower.app.document import deployed_document
 from quancrypt_fl.flower.run_status import RunStatus
 from quancrypt_fl.report.reading import ReportError, collect
 from quancrypt_fl.watching.status import parse_status
@@ -137,3 +140,25 @@ def test_facts_may_be_anything(tmp_path: Path) -> None:
     assert parse_status(document | {"facts": facts}).facts["method"] == "3"
     put(tmp_path, document | {"facts": {**FACTS, "receipt": {"protected": False}}})
     assert collect(tmp_path).runs[0].receipt.level == "plain"
+
+
+def test_a_deployment_with_a_threshold_key(
+    joint_federation: JointFederation, tmp_path: Path
+) -> None:
+    joint_federation.train(2)
+    strategy, facts = joint_federation.last, joint_federation.kit.facts
+    document = deployed_document(
+        QuanCryptConfig(clients=5, rounds=2, threshold=3).resolved(),
+        strategy.records,
+        params=strategy.params,
+        keys=strategy.keys,
+        parameters=700,
+        exchanged=700,
+        joint=facts,
+    )
+    assert document["totals"]["seconds"]["open"] > 0
+    write_run(tmp_path, document)
+    assert collect(tmp_path).problems == []
+    text = text_of(tmp_path)
+    assert f"3 of 5 clients open a sum; ceremony {strategy.keys[0]['ceremony']}" in text
+    assert "nobody as a whole: each of 5 clients holds a share" in text

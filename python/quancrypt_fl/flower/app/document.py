@@ -7,7 +7,8 @@ from typing import Any
 
 import quancrypt_native as qn
 from quancrypt_fl.config import QuanCryptConfig
-from quancrypt_fl.method.meter import PHASES
+from quancrypt_fl.joint.facts import JointFacts, held_jointly
+from quancrypt_fl.method.meter import ALL_PHASES, PHASES
 from quancrypt_fl.protect import native_environment, parameter_facts
 from quancrypt_fl.receipts import receipt
 from quancrypt_fl.results import SCHEMA, environment
@@ -20,6 +21,11 @@ _HOW_KNOWN = (
     "the server's kit has none. The models between rounds never reach it, nor does the final one, "
     "but sealed under the clients' key"
 )
+_HOW_JOINTLY = (
+    "the server's process has the public parameters and the joint public key's fingerprint alone: "
+    "each client's share of the key is in its own state, and no kit has the key. The models "
+    "between rounds never reach it, nor does the final one, but sealed under the clients' group key"
+)
 
 
 def deployed_document(
@@ -30,6 +36,7 @@ def deployed_document(
     keys: Sequence[Mapping[str, Any]],
     parameters: int,
     exchanged: int,
+    joint: JointFacts | None = None,
 ) -> dict[str, Any]:
     """The whole document, with ``"engine": "flower"``.
 
@@ -43,8 +50,13 @@ def deployed_document(
         What protects updates; ``fingerprint`` and ``from_round`` of each key.
     parameters, exchanged
         Numbers of the model's values: all, and those that travel.
+    joint
+        Facts of the threshold key, if there is one.
     """
-    proof = {**receipt(parameter_facts(params), keys, records), "how_known": _HOW_KNOWN}
+    facts, how = parameter_facts(params), _HOW_KNOWN
+    if joint is not None:
+        facts, how = {**facts, **held_jointly(joint.threshold, len(joint.parties))}, _HOW_JOINTLY
+    proof = {**receipt(facts, keys, records), "how_known": how}
     return {
         "schema": SCHEMA,
         "engine": "flower",
@@ -78,8 +90,9 @@ def _totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "best_test_accuracy": best and best["test_accuracy"],
         "best_round": best and best["round"],
         "seconds": {
-            phase: sum(record["seconds"][phase] for record in records)
-            for phase in (*PHASES, "wall")
+            phase: sum(record["seconds"].get(phase, 0.0) for record in records)
+            for phase in (*ALL_PHASES, "wall")
+            if phase in (*PHASES, "wall") or any(phase in record["seconds"] for record in records)
         },
         "bytes": {
             way: sum(record["bytes"][way] for record in records) for way in ("upload", "download")

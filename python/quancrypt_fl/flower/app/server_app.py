@@ -26,7 +26,7 @@ from quancrypt_fl.flower.status import StatusFile
 from quancrypt_fl.flower.training_run import SNAPSHOT
 from quancrypt_fl.results import write_results
 
-__all__ = ["MEMBERS", "METRICS", "PARAMS", "RESULTS", "SEALED_MODEL", "STATE", "app"]
+__all__ = ["JOINT", "MEMBERS", "METRICS", "PARAMS", "RESULTS", "SEALED_MODEL", "STATE", "app"]
 
 STATE = "QUANCRYPT_STATE"
 """Environment variable: folder in which runs have theirs."""
@@ -34,6 +34,8 @@ PARAMS = "QUANCRYPT_PARAMS"
 """Environment variable: file of the encryption parameters."""
 MEMBERS = "QUANCRYPT_MEMBERS"
 """Environment variable: file of the clients whose signed replies are accepted."""
+JOINT = "QUANCRYPT_JOINT"
+"""Environment variable: file of the threshold key's public facts, where there is one."""
 METRICS = "QUANCRYPT_METRICS"
 """Environment variable: ``HOST:PORT`` where metrics are served during a run, or empty."""
 
@@ -78,6 +80,7 @@ def main(grid: Grid, context: Context) -> None:
         strategy.records,
         params=params,
         keys=strategy.keys,
+        joint=strategy.joint,
         parameters=size,
         exchanged=exchanged,
     )
@@ -87,7 +90,10 @@ def main(grid: Grid, context: Context) -> None:
 def _arguments(
     settings: RunSettings, config: QuanCryptConfig, folder: Path, observer: RunObserver
 ) -> dict[str, Any]:
-    agreed = ("clip_factor", "mask", "prune_global", "smoothing", "weighting", "rounding", "update")
+    agreed = (
+        "clip_factor", "max_bound", "mask", "prune_global", "smoothing", "weighting", "rounding",
+        "update",
+    )  # fmt: skip
     least = config.least_arrivals
     return {
         **{name: getattr(config, name) for name in agreed},
@@ -99,10 +105,11 @@ def _arguments(
         "resume": settings.resume,
         "snapshot_every": settings.snapshot_every,
         "min_arrivals": least,
+        "joint": None if config.threshold is None else _setting(JOINT),
         "observer": observer,
         "fraction_train": config.participation,
         "min_train_nodes": least,
-        "min_available_nodes": least,
+        "min_available_nodes": max(least, config.threshold or 0),
         "min_evaluate_nodes": 1,
     }
 

@@ -67,9 +67,11 @@ class RunSettings(BaseModel):
             )
         try:
             settings = cls.model_validate_json(text)
-            settings.configuration()
+            unfit = settings.configuration().only_simulated()
         except ValidationError as error:
             raise ConfigError(f"{SETTINGS_KEY}: {describe_errors(error)}") from None
+        if unfit:
+            raise ConfigError(f"{SETTINGS_KEY}: {unfit}")
         return settings
 
     def configuration(self, **changes: Any) -> QuanCryptConfig:

@@ -1,8 +1,9 @@
 """On the PYTHONPATH of a deployment under test: lets a client's process die in a phase of choice.
 
-The file that ``QUANCRYPT_TEST_STOPS`` names the folder of, with a client's name, holds a phase. The
-process of that client which next comes to that phase renames it to ``CLIENT.PHASE`` and goes no
-further; SIGKILL is then the test's to send. Nothing else is changed by it.
+The file that ``QUANCRYPT_TEST_STOPS`` names the folder of, with a client's name or called ``any``,
+holds a phase. The process of that client, or of any, which next comes to that phase renames it to
+``CLIENT.PHASE`` and goes no further; SIGKILL is then the test's to send. Nothing else is changed by
+it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ LARGE = 5_000  # bytes; of a report or an upload there is one such object
 
 def stop(phase: str) -> None:
     """Go no further, if this client is to stop here."""
-    order = Path(FOLDER, CLIENT)
-    try:
-        if order.read_text() != phase:
-            return
-        order.rename(f"{order}.{phase}")
-    except FileNotFoundError:
+    for order in (Path(FOLDER, CLIENT), Path(FOLDER, "any")):
+        try:
+            if order.read_text() == phase:
+                order.rename(Path(FOLDER, f"{CLIENT}.{phase}"))
+                break
+        except FileNotFoundError:
+            continue
+    else:
         return
     while True:
         time.sleep(3600)
@@ -86,9 +89,22 @@ def amid_uploading(module: Any) -> None:
     module.FleetHttpClient.PushObject = pushing
 
 
+def amid_opening(module: Any) -> None:
+    """The client has been asked for its part of opening a sum, and has not begun."""
+    part = module.JointParty.part
+
+    @functools.wraps(part)
+    def wrapper(*args: Any) -> Any:
+        stop("opening")
+        return part(*args)
+
+    module.JointParty.part = wrapper
+
+
 PLACES: dict[str, Callable[[Any], None]] = {
     "quancrypt_fl.training": amid_training,
     "quancrypt_fl.protect": amid_encrypting,
+    "quancrypt_fl.flower.parties": amid_opening,
     "flwr.supernode.fleet_http_client": amid_uploading,
 }
 

@@ -1,0 +1,203 @@
+"""``quancrypt attack``: what each view of an update gives away, measured by attacks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quancrypt_fl.cli.errors import CommandError, CommandInterruptedError
+from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
+from quancrypt_fl.cli.options import JsonOnly
+from quancrypt_fl.cli.text import print_json
+
+if TYPE_CHECKING:
+    from quancrypt_fl.experiments.experiment import Plan
+    from quancrypt_fl.leakage.running import Draw, Study
+
+__all__ = ["attack"]
+
+_CELL_FAILED = 1
+
+Documents = Sequence[Mapping[str, Any]]
+
+attack = typer.Typer(
+    no_args_is_help=True,
+    help="Attack every view of a training: inversion, membership, distinguisher.",
+)
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the data sets.")]
+Scale = Annotated[
+    str,
+    typer.Option(
+        metavar="quick|standard|paper", help="Minutes on two cores; about an hour; for a GPU."
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Decides images, weights and starting points.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for results.", show_default="runs/ATTACK-DATASET-SCALE")
+]
+Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where torch computes.")]
+
+
+@attack.command()
+def inversion(
+    dataset: Annotated[
+        str, typer.Option(metavar="digits|mnist|fashion-mnist|cifar10", help="Data set.")
+    ] = "digits",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="lenet, cnn, resnet18, resnet18-batch, mlp or alexnet; may be repeated.",
+            show_default="lenet and cnn; cifar10: lenet and resnet18",
+        ),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="dlg, cosine or analytic; may be repeated.", show_default="all"),
+    ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="plaintext, quantized, aggregate, ...; may be repeated.", show_default="all"
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Images for each figure.", show_default="by scale")
+    ] = None,
+    data_dir: DataDir = None,
+    scale: Scale = "quick",
+    seed: Seed = 1,
+    device: Device = "cpu",
+    out: Out = None,
+    json_only: JsonOnly = False,
+) -> None:
+    """Draw training images from gradients: plain, pruned, quantized, added up, encrypted.
+
+    Writes inversion.json, table.md and a PNG with the pictures of each attack into --out. The same
+    command goes on where it was interrupted. Exit status 1: a cell failed.
+    """
+    with interruptible_imports():
+        from quancrypt_fl.leakage.inversion.study import inversion_study
+        from quancrypt_fl.leakage.metrics import require_ssim
+        from quancrypt_fl.leakage.pictures import draw_reconstructions
+
+    require_ssim()
+    study = inversion_study(dataset, model or (), attack or (), view or (), images)
+    plan = _plan(scale, seed, device, data_dir)
+
+    def draw(documents: Documents, summary: Mapping[str, Any], folder: Path) -> list[Path]:
+        del summary
+        return draw_reconstructions(documents, folder)
+
+    _run(study, plan, out, dataset, "targets", draw, json_only=json_only)
+
+
+@attack.command()
+def membership(
+    dataset: Annotated[
+        str, typer.Option(metavar="digits|mnist|fashion-mnist|cifar10", help="Data set.")
+    ] = "digits",
+    model: Annotated[
+        str | None,
+        typer.Option(help="cnn, mlp or alexnet.", show_default="cnn; digits: mlp"),
+    ] = None,
+    members: Annotated[
+        int | None,
+        typer.Option(help="Samples that are trained on.", show_default="by data set"),
+    ] = None,
+    shadows: Annotated[
+        int | None, typer.Option(help="Shadow models.", show_default="16, 64 or 256, by scale")
+    ] = None,
+    data_dir: DataDir = None,
+    scale: Scale = "quick",
+    seed: Seed = 1,
+    out: Out = None,
+    json_only: JsonOnly = False,
+) -> None:
+    """Tell from models, updates, sums and ciphertexts whether a sample was trained on.
+
+    Writes membership.json, table.md and roc.png into --out. The same command goes on where it was
+    interrupted. Exit status 1: a cell failed.
+    """
+    with interruptible_imports():
+        from quancrypt_fl.leakage.membership.study import membership_study
+        from quancrypt_fl.leakage.membership.summary import curves_of
+        from quancrypt_fl.leakage.pictures import draw_roc
+
+    study = membership_study(dataset, model, members, shadows)
+    plan = _plan(scale, seed, "cpu", data_dir)
+
+    def draw(documents: Documents, summary: Mapping[str, Any], folder: Path) -> list[Path]:
+        del documents
+        if not (curves := curves_of(summary)):
+            return []
+        draw_roc(curves, folder / "roc.png")
+        return [folder / "roc.png"]
+
+    _run(study, plan, out, dataset, "views", draw, json_only=json_only)
+
+
+@attack.command()
+def distinguisher(
+    scale: Scale = "quick", seed: Seed = 1, out: Out = None, json_only: JsonOnly = False
+) -> None:
+    """Tell two chosen updates apart by their ciphertexts, sound ones and ones broken on purpose.
+
+    Writes distinguisher.json and table.md into --out. Exit status 1: a cell failed.
+    """
+    with interruptible_imports():
+        from quancrypt_fl.leakage.distinguisher.study import DistinguisherStudy
+
+    def draw(*_: object) -> list[Path]:
+        return []
+
+    plan = _plan(scale, seed, "cpu", None)
+    _run(DistinguisherStudy(), plan, out, "", "games", draw, json_only=json_only)
+
+
+def _plan(scale: str, seed: int, device: str, data_dir: Path | None) -> Plan:
+    from quancrypt_fl.experiments.experiment import Plan, make_plan
+
+    checked = make_plan(scale, 1, device, data_dir)
+    return Plan(scale=checked.scale, seeds=(seed,), device=device, data_dir=data_dir)
+
+
+def _run(
+    study: Study,
+    plan: Plan,
+    out: Path | None,
+    dataset: str,
+    key: str,
+    draw: Draw,
+    *,
+    json_only: bool,
+) -> None:
+    with interruptible_imports():
+        from quancrypt_fl.cli.experiment_progress import experiment_watcher
+        from quancrypt_fl.experiments.tables import markdown
+        from quancrypt_fl.leakage.running import run_study
+
+    folder = out or Path("runs") / "-".join(filter(None, (study.name, dataset, plan.scale)))
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"{folder}: is a file; --out names a folder")
+    with experiment_watcher(study, plan, silent=json_only) as watcher:
+        try:
+            document, experiment = run_study(study, plan, folder, key, draw, watcher)
+        except KeyboardInterrupt as error:
+            raise CommandInterruptedError(
+                f"{MESSAGE}; finished cells are in {folder}; the same command goes on"
+            ) from error
+    if json_only:
+        print_json(document)
+    else:
+        print(markdown(experiment))
+        print("Written: " + ", ".join(str(folder / name) for name in _written(study, document)))
+    if any(cell["state"] == "failed" for cell in experiment["cells"]):
+        raise typer.Exit(_CELL_FAILED)
+
+
+def _written(study: Study, document: dict[str, Any]) -> list[str]:
+    return [f"{study.name}.json", "experiment.json", "table.md", *document["pictures"]]

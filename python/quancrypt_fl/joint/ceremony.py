@@ -1,0 +1,19 @@
+"""From the facts of a joint key to its ceremony."""
+
+from __future__ import annotations
+
+import quancrypt_native as qn
+from quancrypt_fl.joint.facts import JointFacts
+from quancrypt_native import threshold
+
+__all__ = ["ceremony_of"]
+
+
+def ceremony_of(facts: JointFacts, params: qn.Parameters) -> threshold.Ceremony:
+    """The ceremony of a joint key: the same object at every party, and at the server."""
+    return threshold.Ceremony(
+        params,
+        parties=len(facts.parties),
+        threshold=facts.threshold,
+        common_seed=facts.common_seed,
+    )

@@ -1,0 +1,172 @@
+"""The inversion study: which attacks meet which views at each scale, and what must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.experiments.cells import Cell, MeasuringCell
+from quancrypt_fl.experiments.experiment import Plan
+from quancrypt_fl.leakage.inversion import ATTACKS
+from quancrypt_fl.leakage.inversion.summary import summarize_inversion
+from quancrypt_fl.leakage.inversion.target import Budget
+from quancrypt_fl.leakage.inversion.trial import measure_inversion
+from quancrypt_fl.leakage.inversion.views import ALL_VIEWS, FEW_VIEWS, KINDS, chosen_views
+from quancrypt_fl.leakage.networks import BATCH_STATISTICS, NETWORKS
+
+__all__ = ["DATASETS", "InversionStudy", "inversion_study"]
+
+DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10")
+
+_DEFAULT_NETWORKS = {"cifar10": ("lenet", "resnet18")}
+_SLOW = ("resnet18", "resnet18-batch", "alexnet")  # minutes an image on a CPU
+_TV = 0.01
+
+_BUDGETS: Mapping[str, Mapping[str, Budget]] = {
+    "quick": {
+        "dlg": Budget(restarts=2, iterations=600),
+        "cosine": Budget(restarts=1, iterations=300, tv=_TV),
+        "analytic": Budget(restarts=1, iterations=300, tv=_TV),
+    },
+    "standard": {
+        "dlg": Budget(restarts=2, iterations=1200),
+        "cosine": Budget(restarts=1, iterations=800, tv=_TV),
+        "analytic": Budget(restarts=1, iterations=800, tv=_TV),
+    },
+    "paper": {
+        "dlg": Budget(restarts=8, iterations=6000),
+        "cosine": Budget(restarts=8, iterations=24_000, tv=0.1),
+        "analytic": Budget(restarts=8, iterations=24_000, tv=_TV),
+    },
+}
+"""At paper scale, the published budget: 8 restarts, 24,000 iterations, total variation 0.1."""
+
+_IMAGES = {"quick": 6, "standard": 12, "paper": 100}
+_SLOW_IMAGES = {"quick": 1, "standard": 2, "paper": 20}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionStudy:
+    """Gradient inversion of one data set; an experiment for the runner.
+
+    Attributes
+    ----------
+    networks, attacks, kinds
+        What to run; empty: the defaults of the data set, all attacks, all views.
+    images
+        Images for each cell; None: as the scale has it.
+    """
+
+    dataset: str = "digits"
+    networks: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    images: int | None = None
+
+    name = "inversion"
+
+    @property
+    def command(self) -> str:
+        """What a user types."""
+        return f"attack inversion --dataset {self.dataset}"
+
+    @property
+    def title(self) -> str:
+        """A line for people."""
+        return f"Gradient inversion, {self.dataset}"
+
+    @property
+    def question(self) -> str:
+        """What it answers."""
+        return "How much of a training image can be drawn from each view of a client's update?"
+
+    def datasets(self, scale: str) -> tuple[str, ...]:
+        """The one data set."""
+        del scale
+        return (self.dataset,)
+
+    def cells(self, plan: Plan) -> list[Cell]:
+        """One for each network, attack and view."""
+        (seed,) = plan.seeds
+        measure = partial(measure_inversion, plan.data_dir, plan.device)
+        found: list[Cell] = []
+        for network in self.networks or _DEFAULT_NETWORKS.get(self.dataset, ("lenet", "cnn")):
+            slow = network in _SLOW
+            views = FEW_VIEWS if slow and plan.scale != "paper" else ALL_VIEWS
+            for attack in self.attacks or _attacks_on(network):
+                for view in chosen_views(views, self.kinds):
+                    key = f"{self.dataset}-{network}-{attack}-{view.key}"
+                    images = (_SLOW_IMAGES if slow else _IMAGES)[plan.scale]
+                    parameters = {
+                        "dataset": self.dataset,
+                        "network": network,
+                        "attack": attack,
+                        "view": asdict(view),
+                        "budget": asdict(_BUDGETS[plan.scale][attack]),
+                        "images": self.images or images,
+                        "seed": seed,
+                    }
+                    found.append(MeasuringCell(key, key, measure, parameters, seed=seed))
+        return found
+
+    def config(self, plan: Plan) -> dict[str, Any]:
+        """What was chosen, for the document."""
+        return {
+            "dataset": self.dataset,
+            "scale": plan.scale,
+            "device": plan.device,
+            "networks": sorted({str(cell.describe()["network"]) for cell in self.cells(plan)}),
+            "budgets": {name: asdict(b) for name, b in _BUDGETS[plan.scale].items()},
+        }
+
+    def summarize(self, plan: Plan, documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Tables, checks and the ``targets`` of the contract."""
+        del plan
+        return summarize_inversion(list(documents.values()))
+
+
+def _attacks_on(network: str) -> tuple[str, ...]:
+    """L-BFGS needs a network that is twice differentiable, which ReLU and max-pool are not."""
+    return tuple(ATTACKS) if network == "lenet" else ("cosine", "analytic")
+
+
+def inversion_study(
+    dataset: str,
+    networks: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    images: int | None = None,
+) -> InversionStudy:
+    """A checked study.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or ``images`` is out of range: says what is allowed.
+    """
+    for what, given, allowed in (
+        ("dataset", (dataset,), DATASETS),
+        ("model", networks, NETWORKS),
+        ("attack", attacks, tuple(ATTACKS)),
+        ("view", kinds, KINDS),
+    ):
+        for name in given:
+            if name not in allowed:
+                raise ConfigError(f"{what} = {name!r}; allowed: {', '.join(allowed)}")
+    if BATCH_STATISTICS in networks and dataset == "digits":
+        raise ConfigError(
+            f"model = {BATCH_STATISTICS!r} with dataset = 'digits': its last feature map has one "
+            "pixel, of which there is no variance; allowed: larger images, or model = 'resnet18'"
+        )
+    if images is not None and not 1 <= images <= 1000:
+        raise ConfigError(f"images = {images}; allowed: 1 to 1,000")
+    return InversionStudy(
+        dataset=dataset,
+        networks=tuple(networks),
+        attacks=tuple(attacks),
+        kinds=tuple(kinds),
+        images=images,
+    )

@@ -1,0 +1,125 @@
+"""What every inversion starts from, and what it has in common with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quancrypt_fl.leakage.gradients import Update
+from quancrypt_fl.leakage.networks import last_linear
+from quancrypt_fl.leakage.views import Observation
+
+__all__ = ["Attack", "Budget", "Target", "inferred_labels", "residuals"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long an attack may go on.
+
+    Attributes
+    ----------
+    restarts
+        Starting points, of which the one with the smallest loss counts.
+    iterations
+        Steps from each of them.
+    tv
+        Weight of the total variation, where the attack has one.
+    """
+
+    restarts: int = 1
+    iterations: int = 100
+    tv: float = 0.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to invert.
+
+    Attributes
+    ----------
+    network
+        The global model, which the attacker knows.
+    seen
+        What it sees of the update.
+    labels
+        Labels of the batch, inferred by the attacker, shape (images,).
+    low, high
+        Smallest and largest value of a pixel as the network gets it, shape (channels, 1, 1).
+    shape
+        (channels, height, width).
+    seed
+        Decides the starting points.
+    """
+
+    network: nn.Module
+    seen: Observation
+    labels: Tensor
+    low: Tensor
+    high: Tensor
+    shape: tuple[int, int, int]
+    seed: int
+
+    def starts(self, restarts: int) -> Iterator[Tensor]:
+        """Starting points: normal noise around the middle of the range of a pixel."""
+        like = self.low
+        rng = torch.Generator().manual_seed(self.seed)
+        middle, spread = (self.low + self.high) / 2, (self.high - self.low) / 4
+        for _ in range(restarts):
+            noise = torch.randn((len(self.labels), *self.shape), generator=rng)
+            yield middle + spread * noise.to(like.device, like.dtype)
+
+    def boxed(self, images: Tensor) -> Tensor:
+        """Pixels limited to their range."""
+        return torch.minimum(torch.maximum(images, self.low), self.high)
+
+
+Attack = Callable[[Target, Budget], tuple[Tensor, dict[str, Any]]]
+"""From a target to images (images, channels, height, width) and facts about the search."""
+
+
+def inferred_labels(network: nn.Module, seen: Observation, images: int, classes: int) -> Tensor:
+    """Labels of a batch, by the gradient of the last layer's biases, shape (images,).
+
+    ``db_c = mean(p_c) - n_c / images``. For one image the label is where ``db`` is smallest (Zhao
+    et al., iDLG, 2020). For more, ``n_c / images`` is estimated with the probabilities that the
+    network gives to noise, and rounded by largest remainders.
+    """
+    name, _ = last_linear(network)
+    slope = seen.tensors[f"{name}.bias"].detach().double().cpu()
+    if images == 1:
+        return slope.argmin().reshape(1)
+    # With fresh weights, outputs depend little on the image: uniform probabilities serve.
+    shares = (1.0 / classes - slope).clamp(min=0)
+    shares = shares / shares.sum().clamp(min=1e-12) * images
+    counts = shares.floor()
+    rest = int(images - counts.sum())
+    counts[(shares - counts).argsort(descending=True)[:rest]] += 1
+    return torch.repeat_interleave(torch.arange(classes), counts.long())
+
+
+def residuals(found: Update, seen: Observation) -> Mapping[str, Tensor]:
+    """Differences between a guess's gradient and what is seen, zero where nothing can be told.
+
+    That is where nothing was sent, and where a clipped value lies at its bound and the guess's
+    beyond it. Where updates are clipped as a whole, so is the guess's.
+    """
+    left = {}
+    if seen.norm is not None:
+        norm = torch.stack([values.pow(2).sum() for values in found.values()]).sum().sqrt()
+        scale = seen.norm / norm.clamp(min=seen.norm)
+        found = {name: values * scale for name, values in found.items()}
+    for name, values in found.items():
+        target = seen.tensors[name]
+        difference = values - target
+        if name in seen.bounds:
+            edge = seen.bounds[name] * (1 - 1e-4)
+            beyond = (target.abs() >= edge) & (difference * target.sign() > 0)
+            difference = torch.where(beyond, torch.zeros_like(difference), difference)
+        if name in seen.seen:
+            difference = difference * seen.seen[name]
+        left[name] = difference
+    return left

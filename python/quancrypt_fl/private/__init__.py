@@ -1,0 +1,1 @@
+"""Differential privacy under encryption: discrete Gaussian noise, added by clients to integers."""
