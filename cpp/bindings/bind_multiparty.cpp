@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "bindings/bound.h"
 #include "bindings/frame.h"
+#include "bindings/secret_bytes.h"
 #include "bindings/sums.h"
 #include "multiparty/combine.h"
 #include "multiparty/party.h"
@@ -30,18 +32,13 @@ py::bytes public_share(const Party& party, const std::string& common) {
   return {reinterpret_cast<const char*>(out.data()), out.size()};
 }
 
-/// A bytearray, which the caller wipes.
-py::bytearray secret_bytes(const SecureBuffer<std::uint8_t>& secret) {
-  return {reinterpret_cast<const char*>(secret.data()), secret.size()};
-}
-
-py::bytearray deal(const Party& party, std::size_t point) {
-  SecureBuffer<std::uint8_t> out(party.parameters()->polynomial_bytes());
+SecretBytes deal(const Party& party, std::size_t point) {
+  SecureBuffer<std::uint8_t> out(party.parameters()->polynomial_bytes(), MemoryUse::key);
   {
     const py::gil_scoped_release release;
     party.deal(point, out.data());
   }
-  return secret_bytes(out);
+  return SecretBytes(std::move(out));
 }
 
 void receive(Party& party, const ByteArray& data) {
@@ -52,12 +49,16 @@ void receive(Party& party, const ByteArray& data) {
 
 py::bytes partial_decryption(const Party& party, const ByteArray& body, std::size_t ciphertexts,
                              const std::vector<std::size_t>& points,
-                             const std::vector<std::pair<py::bytes, bool>>& masks,
+                             const std::vector<std::pair<py::buffer, bool>>& masks,
                              const py::bytes& prefix) {
   const BodyView view = body_view(body, std::nullopt);
   SecureBuffer<PairMask> pairs(masks.size());
   for (std::size_t i = 0; i < masks.size(); ++i) {
-    pairs[i] = {to_seed(std::string_view(masks[i].first)), masks[i].second};
+    const HeldBytes seed(masks[i].first);
+    if (seed.size() != sizeof(Seed))
+      throw Error(ErrorCode::parameter, "a mask's seed has 32 bytes");
+    std::copy_n(seed.data(), sizeof(Seed), pairs[i].seed.data());
+    pairs[i].negative = masks[i].second;
   }
   Frame frame(prefix, ciphertexts * party.parameters()->polynomial_bytes());
   {
@@ -105,7 +106,7 @@ void bind_multiparty(py::module_& m) {
             return Party::load(p.core, point, threshold, view.data, view.size);
           },
           py::arg("parameters"), py::arg("point"), py::arg("threshold"), py::arg("data"))
-      .def("save", [](const Party& party) { return secret_bytes(party.save()); })
+      .def("save", [](const Party& party) { return SecretBytes(party.save()); })
       .def("public_share", &public_share, py::arg("common_seed"))
       .def("deal", &deal, py::arg("point"))
       .def("receive", &receive, py::arg("data"))

@@ -50,7 +50,7 @@ void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint
   SecureBuffer<std::uint64_t> draws(8);
   const auto draw = [&](std::size_t count, std::uint64_t* out) {
     prng.read(bytes.data(), count / 8 * modulus.bits);
-    QUANCRYPT_PUBLIC(bytes.data(), bytes.size());  // to the comparison with p, see the header
+    QUANCRYPT_DECLASSIFY(large_draw, bytes.data(), bytes.size());  // see the header
     kernels.unpack_bits(bytes.data(), count, modulus.bits, out);
   };
   for (std::size_t done = 0; done < n; done += kPiece) {
