@@ -4,7 +4,6 @@
 #include "bindings/bound.h"
 
 namespace {
-
 namespace py = pybind11;
 using quancrypt::ErrorCode;
 
