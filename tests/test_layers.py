@@ -392,8 +392,8 @@ CONTRACT = {
 }  # fmt: skip
 ADDED = {
     "DecryptionError", "Explanation", "FingerprintError", "KeyPair", "Layout",
-    "SecretKeyPickleError", "TensorSpec", "__version__", "backends", "num_threads",
-    "quantize_update",
+    "SecretKeyPickleError", "SecretMemory", "TensorSpec", "__version__", "backends", "num_threads",
+    "quantize_update", "secret_memory",
 }  # fmt: skip
 MEMBERS = {
     "Parameters": (

@@ -16,20 +16,24 @@ class SecureBuffer {
  public:
   SecureBuffer() = default;
   /// `size` elements, all zero.
-  explicit SecureBuffer(std::size_t size) : size_(size) {
-    if (size > 0) data_ = static_cast<T*>(acquire_secure(size * sizeof(T)));
+  explicit SecureBuffer(std::size_t size, MemoryUse use = MemoryUse::working)
+      : size_(size), use_(use) {
+    if (size > 0) data_ = static_cast<T*>(acquire_secure(size * sizeof(T), use));
   }
   ~SecureBuffer() { release(); }
 
   SecureBuffer(const SecureBuffer&) = delete;
   SecureBuffer& operator=(const SecureBuffer&) = delete;
   SecureBuffer(SecureBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        use_(other.use_) {}
   SecureBuffer& operator=(SecureBuffer&& other) noexcept {
     if (this != &other) {
       release();
       data_ = std::exchange(other.data_, nullptr);
       size_ = std::exchange(other.size_, 0);
+      use_ = other.use_;
     }
     return *this;
   }
@@ -43,12 +47,13 @@ class SecureBuffer {
  private:
   void release() noexcept {
     if (data_ == nullptr) return;
-    release_secure(data_, size_ * sizeof(T));
+    release_secure(data_, size_ * sizeof(T), use_);
     data_ = nullptr;
   }
 
   T* data_ = nullptr;
   std::size_t size_ = 0;
+  MemoryUse use_ = MemoryUse::working;
 };
 
 }  // namespace quancrypt

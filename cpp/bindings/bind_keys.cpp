@@ -1,4 +1,5 @@
 #include "bindings/bound.h"
+#include "bindings/secret_bytes.h"
 #include "rlwe/keys.h"
 
 namespace quancrypt::bindings {
@@ -21,16 +22,12 @@ void bind_keys(py::module_& m) {
           py::arg("parameters"))
       .def_static(
           "load",
-          [](const BoundParameters& p, const py::bytes& data) {
-            const std::string_view view = data;
-            return SecretKey::load(p.core, bytes_of(view), view.size());
+          [](const BoundParameters& p, const py::buffer& data) {
+            const HeldBytes bytes(data);
+            return SecretKey::load(p.core, bytes.data(), bytes.size());
           },
           py::arg("parameters"), py::arg("data"))
-      .def("save", [](const SecretKey& key) {
-        // The caller wipes the bytearray; a bytes object could not be.
-        const SecureBuffer<std::uint8_t> out = key.save();
-        return py::bytearray(reinterpret_cast<const char*>(out.data()), out.size());
-      });
+      .def("save", [](const SecretKey& key) { return SecretBytes(key.save()); });
 
   py::class_<PublicKey, std::shared_ptr<PublicKey>>(m, "PublicKey")
       .def_static(

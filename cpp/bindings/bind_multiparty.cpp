@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "bindings/bound.h"
 #include "bindings/frame.h"
+#include "bindings/secret_bytes.h"
 #include "bindings/sums.h"
 #include "multiparty/combine.h"
 #include "multiparty/party.h"
@@ -30,18 +32,13 @@ py::bytes public_share(const Party& party, const std::string& common) {
   return {reinterpret_cast<const char*>(out.data()), out.size()};
 }
 
-/// A bytearray, which the caller wipes.
-py::bytearray secret_bytes(const SecureBuffer<std::uint8_t>& secret) {
-  return {reinterpret_cast<const char*>(secret.data()), secret.size()};
-}
-
-py::bytearray deal(const Party& party, std::size_t point) {
-  SecureBuffer<std::uint8_t> out(party.parameters()->polynomial_bytes());
+SecretBytes deal(const Party& party, std::size_t point) {
+  SecureBuffer<std::uint8_t> out(party.parameters()->polynomial_bytes(), MemoryUse::key);
   {
     const py::gil_scoped_release release;
     party.deal(point, out.data());
   }
-  return secret_bytes(out);
+  return SecretBytes(std::move(out));
 }
 
 void receive(Party& party, const ByteArray& data) {
@@ -50,17 +47,28 @@ void receive(Party& party, const ByteArray& data) {
   party.receive(view.data, view.size);
 }
 
+/// 32 secret bytes, without a copy of them on the way.
+void copy_seed(const py::buffer& object, Seed& out) {
+  const HeldBytes seed(object);
+  if (seed.size() != out.size()) {
+    throw Error(ErrorCode::parameter,
+                "a seed has " + std::to_string(seed.size()) + " bytes; expected 32");
+  }
+  std::copy_n(seed.data(), out.size(), out.data());
+}
+
 py::bytes partial_decryption(const Party& party, const ByteArray& body, std::size_t ciphertexts,
                              const std::vector<std::size_t>& points,
-                             const std::vector<std::pair<py::bytes, bool>>& masks,
-                             const py::bytes& request, const py::bytes& prefix) {
+                             const std::vector<std::pair<py::buffer, bool>>& masks,
+                             const py::buffer& request, const py::bytes& prefix) {
   const BodyView view = body_view(body, std::nullopt);
   SecureBuffer<PairMask> pairs(masks.size());
   for (std::size_t i = 0; i < masks.size(); ++i) {
-    pairs[i] = {to_seed(std::string_view(masks[i].first)), masks[i].second};
+    copy_seed(masks[i].first, pairs[i].seed);
+    pairs[i].negative = masks[i].second;
   }
-  SecureBuffer<Seed> seed(1);
-  seed[0] = to_seed(std::string_view(request));
+  SecureBuffer<Seed> seed(1, MemoryUse::key);
+  copy_seed(request, seed[0]);
   Frame frame(prefix, ciphertexts * party.parameters()->polynomial_bytes());
   {
     const py::gil_scoped_release release;
@@ -107,7 +115,7 @@ void bind_multiparty(py::module_& m) {
             return Party::load(p.core, point, threshold, view.data, view.size);
           },
           py::arg("parameters"), py::arg("point"), py::arg("threshold"), py::arg("data"))
-      .def("save", [](const Party& party) { return secret_bytes(party.save()); })
+      .def("save", [](const Party& party) { return SecretBytes(party.save()); })
       .def("public_share", &public_share, py::arg("common_seed"))
       .def("deal", &deal, py::arg("point"))
       .def("receive", &receive, py::arg("data"))

@@ -10,13 +10,9 @@ namespace quancrypt::bindings {
 namespace {
 
 std::uint32_t crc32c(const py::buffer& data, std::uint32_t crc) {
-  const py::buffer_info info = data.request();
-  if (info.ndim > 1 || (info.ndim == 1 && info.strides[0] != info.itemsize)) {
-    throw Error(ErrorCode::parameter, "crc32c takes contiguous bytes");
-  }
+  const HeldBytes bytes(data);
   const py::gil_scoped_release release;
-  return simd::kernels().crc32c(crc, static_cast<const std::uint8_t*>(info.ptr),
-                                static_cast<std::size_t>(info.size * info.itemsize));
+  return simd::kernels().crc32c(crc, bytes.data(), bytes.size());
 }
 
 /// Of every piece of `size` bytes, `step` apart, that lies in `data` from `first` on; None if hashlib

@@ -45,6 +45,26 @@ class BoundParameters {
   std::unique_ptr<Lazy> lazy_ = std::make_unique<Lazy>();  // a once_flag does not move
 };
 
+/// What any object with the buffer protocol holds, for as long as this lives. Contiguous, or it is an
+/// Error(parameter).
+class HeldBytes {
+ public:
+  explicit HeldBytes(const py::buffer& object) : info_(object.request()) {
+    if (info_.ndim > 1 || (info_.ndim == 1 && info_.strides[0] != info_.itemsize)) {
+      throw Error(ErrorCode::parameter, "contiguous bytes are needed");
+    }
+  }
+  [[nodiscard]] const std::uint8_t* data() const {
+    return static_cast<const std::uint8_t*>(info_.ptr);
+  }
+  [[nodiscard]] std::size_t size() const {
+    return static_cast<std::size_t>(info_.size * info_.itemsize);
+  }
+
+ private:
+  py::buffer_info info_;
+};
+
 /// 32 bytes -> seed; anything else is an Error(parameter).
 inline Seed to_seed(std::string_view bytes) {
   Seed seed;
@@ -67,6 +87,7 @@ inline BodyView body_view(const ByteArray& body, const std::optional<std::string
 }
 
 void bind_parameters(py::module_& m);
+void bind_memory(py::module_& m);
 void bind_keys(py::module_& m);
 void bind_encryption(py::module_& m);
 void bind_aggregation(py::module_& m);

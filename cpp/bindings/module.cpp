@@ -4,7 +4,6 @@
 #include "bindings/bound.h"
 
 namespace {
-
 namespace py = pybind11;
 using quancrypt::ErrorCode;
 
@@ -40,6 +39,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Native core of quancrypt_native. Private: use the package's public names.";
   py::register_local_exception_translator(translate);
   quancrypt::bindings::bind_runtime(m);
+  quancrypt::bindings::bind_memory(m);
   quancrypt::bindings::bind_parameters(m);
   quancrypt::bindings::bind_keys(m);
   quancrypt::bindings::bind_encryption(m);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "simd/constant_time.h"
 #include "simd/dispatch.h"
 #include "wire/residues.h"
 
@@ -68,6 +69,7 @@ void combine_parts(const Parameters& parameters, const BodyView& body, std::size
       unpack_polynomial(ring, primes, part.data + index * bytes, scratch[worker].data());
       add_rows(ring, primes, scratch[worker].data(), sum);
     }
+    QUANCRYPT_SECRET(sum, primes * n * sizeof(std::uint64_t));  // the plaintext of a sum
     for (std::size_t i = 0; i < primes; ++i) simd::kernels().ntt_inverse(sum + i * n, ring.ntt(i));
     sink.take(index, worker, sum);
   });

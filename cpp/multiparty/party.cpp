@@ -62,8 +62,8 @@ Party::Party(ParametersPtr parameters, std::size_t point, std::size_t threshold,
       point_(point),
       threshold_(threshold),
       secret_(std::move(secret)),
-      seeds_(kSeeds),
-      share_(parameters_->data_primes() * parameters_->degree()) {
+      seeds_(kSeeds, MemoryUse::key),
+      share_(parameters_->data_primes() * parameters_->degree(), MemoryUse::key) {
   require_point(*parameters_, point);
   if (threshold < 1 || threshold > parameters_->literal().parties) {
     throw Error(ErrorCode::parameter, "threshold is " + std::to_string(threshold) +
@@ -92,7 +92,7 @@ Party Party::load(ParametersPtr parameters, std::size_t point, std::size_t thres
   }
   Party party(parameters, point, threshold, SecretKey::load(parameters, data, key));
   std::memcpy(party.seeds_.data(), data + key, seeds);
-  QUANCRYPT_PUBLIC(data + key + seeds, parameters->polynomial_bytes());  // as in receive
+  QUANCRYPT_DECLASSIFY(residues_below, data + key + seeds, parameters->polynomial_bytes());
   unpack_polynomial(parameters->ring(), parameters->data_primes(), data + key + seeds,
                     party.share_.data());
   QUANCRYPT_SECRET(party.share_.data(), party.share_.size() * sizeof(std::uint64_t));
@@ -102,7 +102,8 @@ Party Party::load(ParametersPtr parameters, std::size_t point, std::size_t thres
 SecureBuffer<std::uint8_t> Party::save() const {
   const SecureBuffer<std::uint8_t> key = secret_.save();
   const std::size_t seeds = kSeeds * sizeof(Seed);
-  SecureBuffer<std::uint8_t> out(key.size() + seeds + parameters_->polynomial_bytes());
+  SecureBuffer<std::uint8_t> out(key.size() + seeds + parameters_->polynomial_bytes(),
+                                 MemoryUse::key);
   std::memcpy(out.data(), key.data(), key.size());
   std::memcpy(out.data() + key.size(), seeds_.data(), seeds);
   pack_polynomial(parameters_->ring(), parameters_->data_primes(), share_.data(),
@@ -131,7 +132,7 @@ std::vector<std::uint8_t> Party::public_share(const Seed& common) const {
     kernels.multiply_subtract(b.data() + i * n, a.data(), secret_.ntt(i), negated.data(), n,
                               modulus);
   }
-  QUANCRYPT_PUBLIC(b.data(), b.size() * sizeof(std::uint64_t));  // b is broadcast
+  QUANCRYPT_DECLASSIFY(public_key, b.data(), b.size() * sizeof(std::uint64_t));
   std::vector<std::uint8_t> out(polynomial_bytes(ring, ring.prime_count()));
   pack_polynomial(ring, ring.prime_count(), b.data(), out.data());
   return out;
@@ -169,7 +170,7 @@ void Party::receive(const std::uint8_t* data, std::size_t size) {
   const RnsRing& ring = parameters_->ring();
   const std::size_t n = ring.degree();
   SecureBuffer<std::uint64_t> value(parameters_->data_primes() * n);
-  QUANCRYPT_PUBLIC(data, size);  // to the check that residues are below their primes
+  QUANCRYPT_DECLASSIFY(residues_below, data, size);
   unpack_polynomial(ring, parameters_->data_primes(), data, value.data());
   QUANCRYPT_SECRET(value.data(), value.size() * sizeof(std::uint64_t));
   for (std::size_t i = 0; i < parameters_->data_primes(); ++i) {
@@ -192,7 +193,7 @@ std::vector<std::uint32_t> Party::partial_decryption(const BodyView& body, std::
                                           " masks; threshold: " + std::to_string(threshold_));
   }
   check_body_size(*parameters_, body, ciphertexts);
-  SecureBuffer<std::uint64_t> key(primes * n);  // lambda share
+  SecureBuffer<std::uint64_t> key(primes * n, MemoryUse::key);  // lambda share
   for (std::size_t i = 0; i < primes; ++i) {
     const Modulus& modulus = ring.modulus(i);
     const std::uint64_t lambda = lagrange_at_zero(point_, points, modulus);
@@ -235,7 +236,7 @@ std::vector<std::uint32_t> Party::partial_decryption(const BodyView& body, std::
         kernels.pack_bits(d, kUniformPiece, modulus.bits, to);
       }
     }
-    QUANCRYPT_PUBLIC(part, parameters_->polynomial_bytes());  // what leaves
+    QUANCRYPT_DECLASSIFY(ciphertext, part, parameters_->polynomial_bytes());
     checksums[index] = kernels.crc32c(0, part, parameters_->polynomial_bytes());
   });
   return checksums;

@@ -9,38 +9,33 @@
 
 namespace quancrypt {
 
-Prng::Prng(const Seed& seed, StreamId id) {
-  std::memcpy(key_, seed.data(), sizeof(key_));
+Prng::Prng(const Seed& seed, StreamId id) : memory_(sizeof(Seed) + kBuffer) {
+  std::memcpy(memory_.data(), seed.data(), sizeof(Seed));
   for (int i = 0; i < 8; ++i) nonce_[i] = static_cast<std::uint8_t>(id.index >> (8 * i));
   for (int i = 0; i < 4; ++i) nonce_[8 + i] = static_cast<std::uint8_t>(id.part >> (8 * i));
 }
 
-Prng::~Prng() {
-  wipe(key_, sizeof(key_));
-  wipe(buffer_, sizeof(buffer_));
-}
-
 void Prng::read(std::uint8_t* out, std::size_t size) {
   const std::size_t buffered = std::min(left_, size);
-  std::memcpy(out, buffer_ + sizeof(buffer_) - left_, buffered);
+  std::memcpy(out, buffer() + kBuffer - left_, buffered);
   left_ -= buffered;
   out += buffered;
   size -= buffered;
   // Whole buffers go straight to `out`.
-  const std::size_t buffers = (size + sizeof(buffer_) - 1) / sizeof(buffer_);
+  const std::size_t buffers = (size + kBuffer - 1) / kBuffer;
   if (buffers * kBufferBlocks > 0xFFFFFFFFU - counter_) {
     throw Error(ErrorCode::system, "a random stream is exhausted");
   }
-  const std::size_t whole = size / sizeof(buffer_) * kBufferBlocks;
-  simd::kernels().chacha20(key_, nonce_, counter_, out, whole);
+  const std::size_t whole = size / kBuffer * kBufferBlocks;
+  simd::kernels().chacha20(key(), nonce_, counter_, out, whole);
   counter_ += static_cast<std::uint32_t>(whole);
   out += whole * simd::kChaChaBlock;
   size -= whole * simd::kChaChaBlock;
   if (size > 0) {
-    simd::kernels().chacha20(key_, nonce_, counter_, buffer_, kBufferBlocks);
+    simd::kernels().chacha20(key(), nonce_, counter_, buffer(), kBufferBlocks);
     counter_ += kBufferBlocks;
-    std::memcpy(out, buffer_, size);
-    left_ = sizeof(buffer_) - size;
+    std::memcpy(out, buffer(), size);
+    left_ = kBuffer - size;
   }
 }
 

@@ -5,7 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/wipe.h"
+#include "base/entropy.h"
+#include "base/secure_buffer.h"
 #include "simd/constant_time.h"
 #include "simd/kernels.h"
 
@@ -23,11 +24,10 @@ inline constexpr std::uint64_t kKeyIndex = ~std::uint64_t{0};  ///< streams of k
 inline constexpr std::uint32_t kSecretPart = 0x80000000;       ///< u, e; below: prime indices of c1
 inline constexpr std::uint32_t kDitherPart = 0x80000001;       ///< stochastic rounding
 
-/// One stream, read in order. Wipes its key and its buffer.
+/// One stream, read in order. Its key and its buffer lie in secure memory.
 class Prng {
  public:
   Prng(const Seed& seed, StreamId id);
-  ~Prng();
   Prng(const Prng&) = delete;
   Prng& operator=(const Prng&) = delete;
 
@@ -38,33 +38,39 @@ class Prng {
   // What the widest kernel makes at a time: nothing of its work is thrown away.
   static constexpr std::size_t kBufferBlocks = 32;
 
-  std::uint8_t key_[32];
+  static constexpr std::size_t kBuffer = kBufferBlocks * simd::kChaChaBlock;
+
+  [[nodiscard]] const std::uint8_t* key() const noexcept { return memory_.data(); }
+  [[nodiscard]] std::uint8_t* buffer() noexcept { return memory_.data() + sizeof(Seed); }
+
+  SecureBuffer<std::uint8_t> memory_;  // key, then buffer
   std::uint8_t nonce_[12];
   std::uint32_t counter_ = 0;
-  std::uint8_t buffer_[kBufferBlocks * simd::kChaChaBlock];
-  std::size_t left_ = 0;  // unread bytes at the end of buffer_
+  std::size_t left_ = 0;  // unread bytes at the end of the buffer
 };
 
 /// 32 fresh bytes of the operating system.
 Seed fresh_seed();
 
-/// A secret seed: fresh bytes, wiped when it goes out of scope.
+/// A secret seed: fresh bytes in secure memory, wiped when it goes out of scope.
 class SecretSeed {
  public:
-  SecretSeed() : seed_(fresh_seed()) { QUANCRYPT_SECRET(seed_.data(), seed_.size()); }
+  SecretSeed() {
+    fill_entropy(seed_[0].data(), sizeof(Seed));
+    QUANCRYPT_SECRET(seed_.data(), sizeof(Seed));
+  }
   /// Fresh bytes, exclusive or `other`: uniform if either is, whatever the one tells of the other's use.
   explicit SecretSeed(const Seed& other) : SecretSeed() {
-    for (std::size_t i = 0; i < seed_.size(); ++i) {
-      seed_[i] = static_cast<std::uint8_t>(seed_[i] ^ other[i]);
+    for (std::size_t i = 0; i < sizeof(Seed); ++i) {
+      seed_[0][i] = static_cast<std::uint8_t>(seed_[0][i] ^ other[i]);
     }
   }
-  ~SecretSeed() { wipe(seed_.data(), seed_.size()); }
   SecretSeed(const SecretSeed&) = delete;
   SecretSeed& operator=(const SecretSeed&) = delete;
-  [[nodiscard]] const Seed& get() const noexcept { return seed_; }
+  [[nodiscard]] const Seed& get() const noexcept { return seed_[0]; }
 
  private:
-  Seed seed_;
+  SecureBuffer<Seed> seed_{1, MemoryUse::key};
 };
 
 }  // namespace quancrypt

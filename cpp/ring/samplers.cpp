@@ -50,7 +50,7 @@ void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint
   SecureBuffer<std::uint64_t> draws(8);
   const auto draw = [&](std::size_t count, std::uint64_t* out) {
     prng.read(bytes.data(), count / 8 * modulus.bits);
-    QUANCRYPT_PUBLIC(bytes.data(), bytes.size());  // to the comparison with p, see the header
+    QUANCRYPT_DECLASSIFY(large_draw, bytes.data(), bytes.size());  // see the header
     kernels.unpack_bits(bytes.data(), count, modulus.bits, out);
   };
   for (std::size_t done = 0; done < n; done += kPiece) {
@@ -75,14 +75,14 @@ void add_uniform(Prng& prng, std::uint64_t* sum, bool negative, const Modulus& m
   std::uint64_t* draws = scratch.draws.data();
   prng.read(bytes, kUniformPiece / 8 * modulus.bits);
   if (kernels.add_bits(bytes, kUniformPiece, negative, sum, modulus)) return;
-  QUANCRYPT_PUBLIC(bytes, scratch.bytes.size());  // to the comparison with p, see the header
+  QUANCRYPT_DECLASSIFY(large_draw, bytes, scratch.bytes.size());  // see the header
   kernels.unpack_bits(bytes, kUniformPiece, modulus.bits, x);
   for (std::size_t i = 0; i < kUniformPiece; ++i) {
     i += kernels.find_not_below(x + i, kUniformPiece - i, modulus.p);
     if (i == kUniformPiece) break;
     do {
       prng.read(bytes, modulus.bits);
-      QUANCRYPT_PUBLIC(bytes, modulus.bits);
+      QUANCRYPT_DECLASSIFY(large_draw, bytes, modulus.bits);
       kernels.unpack_bits(bytes, 8, modulus.bits, draws);  // seven are dropped: rejection is rare
     } while (draws[0] >= modulus.p);
     QUANCRYPT_SECRET(draws, sizeof(std::uint64_t));

@@ -13,7 +13,8 @@ namespace quancrypt {
 Aggregator::Aggregator(ParametersPtr parameters, std::size_t ciphertexts)
     : parameters_(std::move(parameters)),
       ciphertexts_(ciphertexts),
-      sums_(2 * ciphertexts * parameters_->data_primes() * parameters_->degree()) {}
+      sums_(2 * ciphertexts * parameters_->data_primes() * parameters_->degree(), MemoryUse::open) {
+}
 
 void Aggregator::add(const BodyView& body, std::uint64_t own_weight, std::uint64_t factor) {
   const std::uint64_t limit = parameters_->literal().max_weight;
@@ -29,7 +30,9 @@ void Aggregator::add(const BodyView& body, std::uint64_t own_weight, std::uint64
   const std::size_t row = parameters_->data_primes() * parameters_->degree();
   std::vector<std::uint8_t> added(ciphertexts_);
   std::vector<SecureBuffer<std::uint64_t>> scratch(num_threads());
-  for (SecureBuffer<std::uint64_t>& buffer : scratch) buffer = SecureBuffer<std::uint64_t>(2 * row);
+  for (SecureBuffer<std::uint64_t>& buffer : scratch) {
+    buffer = SecureBuffer<std::uint64_t>(2 * row, MemoryUse::open);
+  }
   try {
     parallel_for(ciphertexts_, scratch.size(), [&](std::size_t index, std::size_t worker) {
       read_ciphertext(body, index, scratch[worker].data());

@@ -1,5 +1,6 @@
 #include "rlwe/keys.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -15,7 +16,7 @@ namespace quancrypt {
 SecretKey::SecretKey(ParametersPtr parameters, SecureBuffer<std::int8_t> coefficients)
     : parameters_(std::move(parameters)),
       coefficients_(std::move(coefficients)),
-      ntt_(parameters_->ring().prime_count() * parameters_->degree()) {
+      ntt_(parameters_->ring().prime_count() * parameters_->degree(), MemoryUse::key) {
   const RnsRing& ring = parameters_->ring();
   const std::size_t n = ring.degree();
   for (std::size_t i = 0; i < ring.prime_count(); ++i) {
@@ -27,7 +28,7 @@ SecretKey::SecretKey(ParametersPtr parameters, SecureBuffer<std::int8_t> coeffic
 
 SecretKey SecretKey::generate(ParametersPtr parameters) {
   const std::size_t n = parameters->degree();
-  SecureBuffer<std::int8_t> coefficients(n);
+  SecureBuffer<std::int8_t> coefficients(n, MemoryUse::key);
   SecureBuffer<std::uint8_t> scratch(4 * n);
   const SecretSeed seed;
   Prng prng(seed.get(), {kKeyIndex, kSecretPart});
@@ -41,14 +42,14 @@ SecretKey SecretKey::load(ParametersPtr parameters, const std::uint8_t* data, st
     throw Error(ErrorCode::wire_format, "secret key body has " + std::to_string(size) +
                                             " bytes; expected " + std::to_string(n / 4));
   }
-  SecureBuffer<std::int8_t> coefficients(n);
+  SecureBuffer<std::int8_t> coefficients(n, MemoryUse::key);
   unsigned impossible = 0;
   for (std::size_t c = 0; c < n; ++c) {
     const unsigned code = (data[c / 4] >> (2 * (c % 4))) & 3U;
     impossible |= code & (code >> 1);  // 3
     coefficients[c] = static_cast<std::int8_t>(static_cast<int>(code) - 1);
   }
-  QUANCRYPT_PUBLIC(&impossible, sizeof(impossible));  // one flag for all coefficients: the error
+  QUANCRYPT_DECLASSIFY(impossible_code, &impossible, sizeof(impossible));
   if (impossible != 0) {
     throw Error(ErrorCode::wire_format, "secret key body holds a coefficient that is not ternary");
   }
@@ -56,7 +57,7 @@ SecretKey SecretKey::load(ParametersPtr parameters, const std::uint8_t* data, st
 }
 
 SecureBuffer<std::uint8_t> SecretKey::save() const {
-  SecureBuffer<std::uint8_t> out(coefficients_.size() / 4);
+  SecureBuffer<std::uint8_t> out(coefficients_.size() / 4, MemoryUse::key);
   for (std::size_t c = 0; c < coefficients_.size(); ++c) {
     out[c / 4] = static_cast<std::uint8_t>(out[c / 4] | (coefficients_[c] + 1) << (2 * (c % 4)));
   }
@@ -85,14 +86,14 @@ PublicKey PublicKey::generate(const SecretKey& secret) {
   Prng prng(seed.get(), {kKeyIndex, kSecretPart});
   sample_centred_binomial(prng, error.data(), n, scratch.data());
   for (std::size_t i = 0; i < ring.prime_count(); ++i) {
-    wipe(negated.data(), n * sizeof(std::uint64_t));
+    std::fill_n(negated.data(), n, std::uint64_t{0});
     simd::kernels().subtract_small(negated.data(), error.data(), n, ring.modulus(i));  // -e
     simd::kernels().ntt_forward(negated.data(), ring.ntt(i));
     simd::kernels().multiply_subtract(key.polynomials_[0].data() + i * n, key.ntt(1, i),
                                       secret.ntt(i), negated.data(), n, ring.modulus(i));
   }
-  // pk0 is complete: from here on anybody may know it.
-  QUANCRYPT_PUBLIC(key.polynomials_[0].data(), key.polynomials_[0].size() * sizeof(std::uint64_t));
+  QUANCRYPT_DECLASSIFY(public_key, key.polynomials_[0].data(),
+                       key.polynomials_[0].size() * sizeof(std::uint64_t));
   key.scale();
   return key;
 }

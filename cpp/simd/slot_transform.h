@@ -175,7 +175,7 @@ inline bool round_to_integers_loops(const double* x, std::size_t n, std::int64_t
     largest = largest < magnitude ? magnitude : largest;
   }
   const bool fits = largest < 0x1p62;
-  QUANCRYPT_PUBLIC(&fits, sizeof(fits));  // that a message is huge takes another path
+  QUANCRYPT_DECLASSIFY(huge_message, &fits, sizeof(fits));
   if (!fits) return false;
   for (std::size_t i = 0; i < n; ++i) {
     const auto whole = static_cast<std::int64_t>(x[i]);

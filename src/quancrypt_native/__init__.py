@@ -29,6 +29,7 @@ from quancrypt_native.errors import (
 from quancrypt_native.explanation import Explanation
 from quancrypt_native.keys import KeyPair, PublicKey, SecretKey, keygen
 from quancrypt_native.layout import Layout, TensorSpec
+from quancrypt_native.memory import SecretMemory, secret_memory
 from quancrypt_native.parameters import Parameters
 from quancrypt_native.quantization import (
     dequantize,
@@ -69,6 +70,7 @@ __all__ = [
     "QuanCryptError",
     "SecretKey",
     "SecretKeyPickleError",
+    "SecretMemory",
     "TensorSpec",
     "WireFormatError",
     "__version__",
@@ -83,5 +85,6 @@ __all__ = [
     "quantize",
     "quantize_update",
     "seal",
+    "secret_memory",
     "set_num_threads",
 ]

@@ -59,8 +59,8 @@ class Party:
         self._ceremony = ceremony
         self._answered = Answered(ceremony.fingerprint, self._index, memory)
         self._core = _core.Party(ceremony.params._core, self._index + 1, ceremony.threshold)
-        self._pair_secret = bytearray(secrets.token_bytes(_PAIR_BYTES))
-        self._pair_seeds: dict[int, bytearray] = {}  # what others sent
+        self._pair_secret = _core.SecretBytes.random(_PAIR_BYTES)
+        self._pair_seeds: dict[int, _core.SecretBytes] = {}  # what others sent
         self._lock = threading.Lock()  # of the share and the pair seeds, which deals change
 
     @property
@@ -95,11 +95,10 @@ class Party:
 
     def _deal_for(self, recipient: int) -> bytes:
         secret = self._core.deal(recipient + 1)
-        body = bytearray(self._pair_seed_for(recipient)) + secret
+        body = bytearray().join([self._pair_seed_for(recipient), secret])
         try:
             return self._ceremony._frame(wire.Kind.DEAL, self._index, body, recipient=recipient)
         finally:
-            secret[:] = bytes(len(secret))
             body[:] = bytes(len(body))
 
     def receive(self, sender: int, data: wire.BytesLike) -> None:
@@ -138,7 +137,7 @@ class Party:
                 self._core.receive(np.frombuffer(body[_PAIR_BYTES:], np.uint8))
             except WireFormatError as error:
                 raise WireFormatError(f"the deal of party {sender}: {error}") from None
-            self._pair_seeds[sender] = bytearray(body[:_PAIR_BYTES])
+            self._pair_seeds[sender] = _core.SecretBytes.copy_of(body[:_PAIR_BYTES])
 
     def partial_decryption(self, total: EncryptedUpdate, participants: Iterable[int]) -> bytes:
         """Return this party's part of decrypting ``total`` together with the other participants.
@@ -203,33 +202,34 @@ class Party:
             raise ParameterError(f"participants are {chosen}; party {self._index} is not one")
         return chosen
 
-    def _pair_seed_for(self, other: int) -> bytes:
-        return hkdf.hkdf_sha256(self._pair_secret, _PAIR_SALT, bytes([other]), _PAIR_BYTES)
+    def _pair_seed_for(self, other: int) -> _core.SecretBytes:
+        return hkdf.hkdf_secret(self._pair_secret, _PAIR_SALT, bytes([other]), _PAIR_BYTES)
 
     def _request(self, identity: bytes, chosen: list[int]) -> bytes:
         """What is asked: which ciphertexts of which ceremony, and of whom."""
         return bytes.fromhex(self._ceremony.fingerprint) + identity + bytes(chosen)
 
-    def _request_seed(self, identity: bytes, chosen: list[int]) -> bytes:
+    def _request_seed(self, identity: bytes, chosen: list[int]) -> _core.SecretBytes:
         """What only this party can compute, another for each request.
 
         Smudging is drawn from it and from fresh randomness: a machine that is resumed twice from
         one image, with the same randomness to come, still answers two requests with two noises.
         """
         info = self._request(identity, chosen)
-        return hkdf.hkdf_sha256(self._pair_secret, _REQUEST_SALT, info, _PAIR_BYTES)
+        return hkdf.hkdf_secret(self._pair_secret, _REQUEST_SALT, info, _PAIR_BYTES)
 
-    def _masks(self, identity: bytes, chosen: list[int]) -> list[tuple[bytes, bool]]:
+    def _masks(self, identity: bytes, chosen: list[int]) -> list[tuple[_core.SecretBytes, bool]]:
         """Seed and sign of what is shared with each other participant, for this sum alone."""
         info = self._request(identity, chosen)
         masks = []
         for other in chosen:
             if other == self._index:
                 continue
-            both = bytearray(self._pair_seed_for(other))
-            received = self._pair_seeds[other]
-            both[:] = both + received if self._index < other else received + both
-            seed = hkdf.hkdf_sha256(both, _MASK_SALT, info, _PAIR_BYTES)
+            pair = [self._pair_seed_for(other), self._pair_seeds[other]]
+            if self._index > other:
+                pair.reverse()
+            both = bytearray().join(pair)
+            seed = hkdf.hkdf_secret(both, _MASK_SALT, info, _PAIR_BYTES)
             both[:] = bytes(len(both))
             masks.append((seed, self._index > other))
         return masks
@@ -263,7 +263,7 @@ class Party:
                 wire.Kind.PARTY, header, secret, passphrase, random_passphrase=random_passphrase
             )
         finally:
-            core[:] = bytes(len(core))
+            core.wipe()
             secret[:] = bytes(len(secret))
 
     @classmethod
@@ -311,7 +311,7 @@ class Party:
         ends = [own, own + _PAIR_BYTES, own + _PAIR_BYTES * (1 + len(received))]
         if len(opened) != ends[-1] + DIGEST_BYTES * answered or len(set(received)) != len(received):
             raise WireFormatError("the party's state has the wrong length")
-        known = opened[ends[-1] :]
+        known = bytes(memoryview(opened)[ends[-1] :])  # public: digests of ciphertexts
         party = cls.__new__(cls)
         party._index = integer("index", index, 0, ceremony.parties - 1)
         party._ceremony = ceremony
@@ -323,24 +323,19 @@ class Party:
             must_exist=remembers,
         )
         party._core = _core.Party.load(
-            params._core, index + 1, ceremony.threshold, np.frombuffer(opened, np.uint8, own)
+            params._core,
+            index + 1,
+            ceremony.threshold,
+            np.frombuffer(memoryview(opened)[:own], np.uint8),
         )
         party._lock = threading.Lock()
-        party._pair_secret = bytearray(opened[own : ends[1]])
-        party._pair_seeds = {
-            sender: bytearray(opened[ends[1] + _PAIR_BYTES * i :][:_PAIR_BYTES])
-            for i, sender in enumerate(received)
-        }
+        seeds = [
+            _core.SecretBytes.copy_of(memoryview(opened)[at : at + _PAIR_BYTES])
+            for at in range(own, ends[-1], _PAIR_BYTES)
+        ]
+        party._pair_secret = seeds[0]
+        party._pair_seeds = dict(zip(received, seeds[1:], strict=True))
         return party
-
-    def __del__(self) -> None:
-        """Wipe what Python holds; the core wipes its own."""
-        for secret in (
-            getattr(self, "_pair_secret", b""),
-            *getattr(self, "_pair_seeds", {}).values(),
-        ):
-            if isinstance(secret, bytearray):
-                secret[:] = bytes(len(secret))
 
     def __repr__(self) -> str:
         """Only what is public."""

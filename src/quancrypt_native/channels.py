@@ -8,10 +8,9 @@ public keys and to a context, gives the key of one AES-256-GCM. This is HPKE's a
 Public keys have to reach the others by an authentic way: who can replace one can read along.
 """
 
-import secrets
 from typing import Never, Self
 
-from quancrypt_native import hkdf, sealing, wire
+from quancrypt_native import _core, hkdf, sealing, wire
 from quancrypt_native.errors import (
     KeyMismatchError,
     ParameterError,
@@ -28,18 +27,18 @@ _MOST_CONTEXT = 2**16
 class ChannelKey:
     """A party's own X25519 key: seals to others and opens what others sealed to it.
 
-    Needs the package ``cryptography``. The secret is wiped when the object goes away, as far as
-    Python lets it, and neither printed nor pickled.
+    Needs the package ``cryptography``. The secret is wiped when the object goes away, and neither
+    printed nor pickled.
     """
 
     __slots__ = ("_public", "_secret")
 
     def __init__(self) -> None:
         """Make a fresh key from the operating system's randomness."""
-        self._take(secrets.token_bytes(KEY_BYTES))
+        self._take(_core.SecretBytes.random(KEY_BYTES))
 
-    def _take(self, secret: bytes) -> None:
-        self._secret = bytearray(secret)
+    def _take(self, secret: _core.SecretBytes) -> None:
+        self._secret = secret
         self._public = sealing.x25519_public(secret)
 
     @property
@@ -69,10 +68,10 @@ class ChannelKey:
         _require_context(context)
         if not isinstance(message, bytes):
             raise ParameterError(f"message is a {type(message).__name__}; allowed: bytes")
-        once = secrets.token_bytes(KEY_BYTES)
+        once = _core.SecretBytes.random(KEY_BYTES)
         once_public = sealing.x25519_public(once)
         fresh = sealing.x25519_exchange(once, recipient)
-        own = sealing.x25519_exchange(bytes(self._secret), recipient)
+        own = sealing.x25519_exchange(self._secret, recipient)
         if fresh is None or own is None:
             raise ParameterError("recipient is no usable X25519 key")
         info = once_public + self._public + recipient + context
@@ -96,8 +95,8 @@ class ChannelKey:
         once_public, body = data[:KEY_BYTES], data[KEY_BYTES:]
         message = None
         if len(once_public) == KEY_BYTES:
-            fresh = sealing.x25519_exchange(bytes(self._secret), once_public)
-            own = sealing.x25519_exchange(bytes(self._secret), sender)
+            fresh = sealing.x25519_exchange(self._secret, once_public)
+            own = sealing.x25519_exchange(self._secret, sender)
             if fresh is not None and own is not None:
                 info = once_public + sender + self._public + context
                 message = sealing.open_once(_key(fresh, own, info), body, info)
@@ -149,11 +148,6 @@ class ChannelKey:
             raise KeyMismatchError("the channel key is not the one that its header names")
         return key
 
-    def __del__(self) -> None:
-        """Wipe the secret."""
-        secret = getattr(self, "_secret", bytearray())
-        secret[:] = bytes(len(secret))
-
     def __repr__(self) -> str:
         """Only the public key."""
         return f"ChannelKey({self._public.hex()[:8]}, secret withheld)"
@@ -167,8 +161,13 @@ class ChannelKey:
     __reduce__ = __reduce_ex__  # type: ignore[assignment]
 
 
-def _key(fresh: bytes, own: bytes, info: bytes) -> bytes:
-    return hkdf.hkdf_sha256(fresh + own, _SALT, info, 32)
+def _key(fresh: bytes, own: bytes, info: bytes) -> _core.SecretBytes:
+    both = fresh + own
+    try:
+        return hkdf.hkdf_secret(both, _SALT, info, 32)
+    finally:
+        for secret in (both, fresh, own):
+            _core.wipe_bytes(secret)
 
 
 def _require_key(name: str, key: object) -> None:

@@ -61,7 +61,7 @@ class SecretKey:
                 random_passphrase=random_passphrase,
             )
         finally:
-            secret[:] = bytes(len(secret))
+            secret.wipe()
 
     @classmethod
     def from_bytes(cls, data: wire.BytesLike, params: Parameters, *, passphrase: bytes) -> Self:
@@ -116,7 +116,7 @@ class SecretKey:
         try:
             return hkdf.hkdf_sha256(secret, _SUBKEY_SALT, label, length)
         finally:
-            secret[:] = bytes(len(secret))
+            secret.wipe()
 
     def __repr__(self) -> str:
         """Only the public identity."""

@@ -8,8 +8,9 @@ import hashlib
 import secrets
 from typing import Any
 
-from quancrypt_native import wire
+from quancrypt_native import _core, wire
 from quancrypt_native.errors import ParameterError, PassphraseError, QuanCryptError, WireFormatError
+from quancrypt_native.memory import Secret
 
 _SCRYPT_N = 2**16  # with r = 8, p = 2: 64 MiB, OWASP's recommendation
 _SCRYPT_R = 8
@@ -18,27 +19,50 @@ _MAX_SCRYPT_N = 2**20  # 1 GiB: a stranger's file may not ask for more
 _MAX_SCRYPT_P = 16
 _RANDOM_PASSPHRASE_BYTES = 32  # with so many random bytes there is nothing to stretch
 _TAG_BYTES = 16
+_BLOCK_BYTES = 16
 _NONCE_BYTES = 12
 _MAX_SECRET_BYTES = 2**20
 
 
-def _aes_gcm(key: bytes) -> Any:
+def _aes_gcm(key: Secret) -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError:
         raise QuanCryptError(
             "key files need the package 'cryptography': pip install 'quancrypt-native[keys]'"
         ) from None
-    return AESGCM(key)
+    return AESGCM(memoryview(key))
 
 
-def seal_once(key: bytes, message: bytes, authenticated: bytes) -> bytes:
+def seal_once(key: Secret, message: bytes, authenticated: bytes) -> bytes:
     """AES-256-GCM under a key that seals nothing else: the nonce is zero."""
     sealed: bytes = _aes_gcm(key).encrypt(bytes(_NONCE_BYTES), message, authenticated)
     return sealed
 
 
-def open_once(key: bytes, sealed: bytes, authenticated: bytes) -> bytes | None:
+def _decrypt(
+    key: bytes, nonce: bytes, sealed: bytes, authenticated: bytes
+) -> _core.SecretBytes | None:
+    """Undo AES-256-GCM into secret memory; None if the tag does not fit."""
+    _aes_gcm(key)  # says what to install if the package is missing
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    text, tag = sealed[:-_TAG_BYTES], sealed[-_TAG_BYTES:]
+    work = _core.SecretBytes(len(text) + _BLOCK_BYTES)  # update_into asks for a block more
+    opener = Cipher(algorithms.AES(key), modes.GCM(nonce, tag)).decryptor()
+    opener.authenticate_additional_data(authenticated)
+    try:
+        opener.update_into(text, memoryview(work))
+        opener.finalize()
+        return _core.SecretBytes.copy_of(memoryview(work)[: len(text)])
+    except InvalidTag:
+        return None
+    finally:
+        work.wipe()
+
+
+def open_once(key: Secret, sealed: bytes, authenticated: bytes) -> bytes | None:
     """Undo :func:`seal_once`; None if the key, the message or ``authenticated`` is another."""
     cipher = _aes_gcm(key)
     from cryptography.exceptions import InvalidTag
@@ -50,13 +74,13 @@ def open_once(key: bytes, sealed: bytes, authenticated: bytes) -> bytes | None:
     return message
 
 
-def x25519_public(secret: bytes) -> bytes:
+def x25519_public(secret: Secret) -> bytes:
     """The public key of RFC 7748 that belongs to 32 secret bytes."""
     public: bytes = _x25519(secret).public_key().public_bytes_raw()
     return public
 
 
-def x25519_exchange(secret: bytes, public: bytes) -> bytes | None:
+def x25519_exchange(secret: Secret, public: bytes) -> bytes | None:
     """The shared secret of RFC 7748; None if ``public`` is a point of low order."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
@@ -67,11 +91,11 @@ def x25519_exchange(secret: bytes, public: bytes) -> bytes | None:
     return shared
 
 
-def _x25519(secret: bytes) -> Any:
+def _x25519(secret: Secret) -> Any:
     _aes_gcm(bytes(32))  # says what to install if the package is missing
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    return X25519PrivateKey.from_private_bytes(secret)
+    return X25519PrivateKey.from_private_bytes(memoryview(secret))
 
 
 def _derive(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
@@ -96,7 +120,7 @@ def _authenticated(kind: wire.Kind, header: dict[str, Any], body_bytes: int) -> 
 def seal(
     kind: wire.Kind,
     header: dict[str, Any],
-    secret: bytes | bytearray,
+    secret: Secret,
     passphrase: bytes,
     *,
     random_passphrase: bool = False,
@@ -124,9 +148,12 @@ def seal(
         "cipher": "aes-256-gcm",
         "nonce": nonce.hex(),
     }
-    key = _derive(passphrase, salt, n, _SCRYPT_R, p)
     authenticated = _authenticated(kind, header, len(secret) + _TAG_BYTES)
-    body = _aes_gcm(key).encrypt(nonce, secret, authenticated)  # no copy that nobody wipes
+    key = _derive(passphrase, salt, n, _SCRYPT_R, p)
+    try:
+        body = _aes_gcm(key).encrypt(nonce, secret, authenticated)  # no copy that nobody wipes
+    finally:
+        _core.wipe_bytes(key)
     return wire.frame(kind, header, body)
 
 
@@ -136,7 +163,7 @@ def open_sealed(
     passphrase: bytes,
     *,
     longest: int = _MAX_SECRET_BYTES,
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[dict[str, Any], _core.SecretBytes]:
     """Header (without the sealing's own fields) and secret, of at most ``longest`` bytes.
 
     Raises
@@ -159,14 +186,14 @@ def open_sealed(
     nonce = bytes.fromhex(fields.hexadecimal("nonce", 24))
     if not _TAG_BYTES < len(body) <= longest:
         raise WireFormatError(f"the sealed part has {len(body)} bytes")
-    cipher = _aes_gcm(_derive(passphrase, salt, n, r, p))
-    from cryptography.exceptions import InvalidTag
-
+    key = _derive(passphrase, salt, n, r, p)
     try:
-        secret = cipher.decrypt(nonce, bytes(body), authenticated)
-    except InvalidTag:
+        secret = _decrypt(key, nonce, bytes(body), authenticated)
+    finally:
+        _core.wipe_bytes(key)
+    if secret is None:
         raise PassphraseError(
             "the key file does not open: wrong passphrase, or its sealed part was changed"
-        ) from None
+        )
     own = {"kdf", "cipher", "scrypt_n", "scrypt_r", "scrypt_p", "salt", "nonce"}
     return {name: value for name, value in header.items() if name not in own}, secret

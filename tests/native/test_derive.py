@@ -11,6 +11,7 @@ from tests.native.conftest import Party
 from tests.native.wire_objects import PASSPHRASE, cheap_scrypt
 
 import quancrypt_native as qn
+from quancrypt_native import _core
 from quancrypt_native.hkdf import MAX_BYTES, hkdf_sha256
 
 # RFC 5869, appendix A: the test cases with SHA-256 (secret, salt, info, output).
@@ -76,9 +77,9 @@ class _Core:
     """Stands for the core's key, and keeps hold of what it hands out."""
 
     def __init__(self) -> None:
-        self.given = bytearray(b"\x99" * 256)
+        self.given = _core.SecretBytes.copy_of(b"\x99" * 256)
 
-    def save(self) -> bytearray:
+    def save(self) -> _core.SecretBytes:
         return self.given
 
 
@@ -90,8 +91,8 @@ def test_the_packed_secret_is_wiped(
     key = qn.SecretKey(small.params, core, small.keys.key_id)
     if fails:
 
-        def broken(secret: bytearray, *rest: object) -> bytes:
-            assert any(secret)
+        def broken(secret: _core.SecretBytes, *rest: object) -> bytes:
+            assert any(bytes(secret))
             raise MemoryError
 
         monkeypatch.setattr("quancrypt_native.hkdf.hkdf_sha256", broken)
@@ -101,7 +102,7 @@ def test_the_packed_secret_is_wiped(
         assert key.derive(b"a use") == hkdf_sha256(
             b"\x99" * 256, b"quancrypt subkey v1", b"a use", 32
         )
-    assert core.given == bytes(256)
+    assert bytes(core.given) == bytes(256)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.native.conftest import Party
 from tests.native.wire_objects import PASSPHRASE, cheap_scrypt
 
 import quancrypt_native as qn
-from quancrypt_native import sealing, wire
+from quancrypt_native import _core, sealing, wire
 
 
 def key_file(key: qn.SecretKey, passphrase: bytes = PASSPHRASE) -> bytes:
@@ -257,12 +257,12 @@ def test_two_key_files_share_no_salt_nonce_or_body(small: Party) -> None:
 def test_a_wiped_copy_is_what_to_bytes_leaves(
     small: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bytearray that the core hands out is zeros afterwards, after an error too."""
-    seen: list[bytearray] = []
+    """The secret bytes that the core hands out are zeros afterwards, after an error too."""
+    seen: list[_core.SecretBytes] = []
     original = sealing.seal
 
-    def spy(kind: Any, header: Any, secret: bytearray, passphrase: bytes, **options: Any) -> bytes:
-        assert any(secret)
+    def spy(kind: Any, header: Any, secret: Any, passphrase: bytes, **options: Any) -> bytes:
+        assert any(bytes(secret))
         seen.append(secret)
         return original(kind, header, secret, passphrase, **options)
 
@@ -271,7 +271,7 @@ def test_a_wiped_copy_is_what_to_bytes_leaves(
     with pytest.raises(qn.ParameterError):
         small.keys.secret.to_bytes(passphrase=b"")
     assert len(seen) == 2
-    assert not any(any(secret) for secret in seen)
+    assert not any(any(bytes(secret)) for secret in seen)
 
 
 # --- identities ---

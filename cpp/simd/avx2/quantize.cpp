@@ -45,7 +45,7 @@ std::size_t quantize_f32(const float* x, std::size_t n, float clip, float scale,
     const __m256i bad =
         _mm256_cmpgt_epi32(_mm256_and_si256(_mm256_castps_si256(value), magnitude), largest);
     const int mask = _mm256_movemask_ps(_mm256_castsi256_ps(bad));
-    QUANCRYPT_PUBLIC(&mask, sizeof(mask));  // the error names its position
+    QUANCRYPT_DECLASSIFY(not_finite, &mask, sizeof(mask));
     if (mask != 0) return i + static_cast<std::size_t>(__builtin_ctz(static_cast<unsigned>(mask)));
     const __m256 clipped = _mm256_max_ps(_mm256_min_ps(value, high), low);
     __m256i q;
@@ -81,7 +81,7 @@ std::size_t quantize_f64(const double* x, std::size_t n, double clip, double sca
     const __m256i bad =
         _mm256_cmpgt_epi64(_mm256_and_si256(_mm256_castpd_si256(value), magnitude), largest);
     const int mask = _mm256_movemask_pd(_mm256_castsi256_pd(bad));
-    QUANCRYPT_PUBLIC(&mask, sizeof(mask));  // the error names its position
+    QUANCRYPT_DECLASSIFY(not_finite, &mask, sizeof(mask));
     if (mask != 0) return i + static_cast<std::size_t>(__builtin_ctz(static_cast<unsigned>(mask)));
     const __m256d y = _mm256_mul_pd(_mm256_max_pd(_mm256_min_pd(value, high), low), factor);
     __m128i q = dither == nullptr ? _mm256_cvttpd_epi32(_mm256_round_pd(y, kNearest))

@@ -173,7 +173,7 @@ std::size_t sample_ternary(const std::uint8_t* random, std::int8_t* out, std::si
     _mm_storel_epi64(reinterpret_cast<__m128i*>(out + i), _mm_packs_epi16(words, words));
     const int rejected =
         _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(r, _mm256_setzero_si256())));
-    QUANCRYPT_PUBLIC(&rejected, sizeof(rejected));  // the draw is repeated: takes longer
+    QUANCRYPT_DECLASSIFY(zero_draw, &rejected, sizeof(rejected));
     if (rejected != 0 && first_rejected == n) {
       first_rejected = i + static_cast<std::size_t>(__builtin_ctz(static_cast<unsigned>(rejected)));
     }

@@ -119,7 +119,7 @@ bool add_bits_by(const std::uint8_t* in, std::size_t n, std::uint64_t* sum,
     _mm512_storeu_si512(sum + i, _mm512_mask_mov_epi64(old, below, add_below<negative>(old, x, p)));
     all = static_cast<__mmask8>(all & below);
   }
-  QUANCRYPT_PUBLIC(&all, sizeof(all));
+  QUANCRYPT_DECLASSIFY(large_draw, &all, sizeof(all));
   return all == 0xFF;
 }
 

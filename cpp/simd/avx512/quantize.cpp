@@ -32,7 +32,7 @@ std::size_t quantize_f32(const float* x, std::size_t n, float clip, float scale,
     const auto used = static_cast<__mmask16>((1U << left) - 1);
     const __m512 value = _mm512_maskz_loadu_ps(used, x + i);
     const __mmask16 bad = _mm512_fpclass_ps_mask(value, kNanOrInfinity);
-    QUANCRYPT_PUBLIC(&bad, sizeof(bad));  // the error names its position
+    QUANCRYPT_DECLASSIFY(not_finite, &bad, sizeof(bad));
     if (bad != 0) return i + static_cast<std::size_t>(__builtin_ctz(bad));
     const __m512 clipped = _mm512_max_ps(_mm512_min_ps(value, high), low);
     __m512i q;
@@ -66,7 +66,7 @@ std::size_t quantize_f64(const double* x, std::size_t n, double clip, double sca
     const auto used = static_cast<__mmask8>((1U << left) - 1);
     const __m512d value = _mm512_maskz_loadu_pd(used, x + i);
     const __mmask8 bad = _mm512_fpclass_pd_mask(value, kNanOrInfinity);
-    QUANCRYPT_PUBLIC(&bad, sizeof(bad));  // the error names its position
+    QUANCRYPT_DECLASSIFY(not_finite, &bad, sizeof(bad));
     if (bad != 0) return i + static_cast<std::size_t>(__builtin_ctz(bad));
     const __m512d y = _mm512_mul_pd(_mm512_max_pd(_mm512_min_pd(value, high), low), factor);
     __m256i q = dither == nullptr ? _mm512_cvt_roundpd_epi32(y, kNearest)

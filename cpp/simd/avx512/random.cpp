@@ -182,7 +182,7 @@ std::size_t sample_ternary(const std::uint8_t* random, std::int8_t* out, std::si
     const __m128i two = _mm_movm_epi8(_mm512_cmpge_epu32_mask(r, two_thirds));
     _mm_mask_storeu_epi8(out + i, used, _mm_sub_epi8(_mm_sub_epi8(minus_one, one), two));
     const __mmask16 rejected = _mm512_mask_testn_epi32_mask(used, r, r);
-    QUANCRYPT_PUBLIC(&rejected, sizeof(rejected));  // the draw is repeated: takes longer
+    QUANCRYPT_DECLASSIFY(zero_draw, &rejected, sizeof(rejected));
     if (rejected != 0 && first_rejected == n) {
       first_rejected = i + static_cast<std::size_t>(__builtin_ctz(rejected));
     }

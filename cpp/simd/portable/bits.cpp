@@ -78,7 +78,7 @@ bool add_bits(const std::uint8_t* in, std::size_t n, bool negative, std::uint64_
   // They may be a secret mask: do not leave them on the stack.
   std::memset(x, 0, sizeof(x));
   asm volatile("" : : "r"(x) : "memory");
-  QUANCRYPT_PUBLIC(&out_of_range, sizeof(out_of_range));
+  QUANCRYPT_DECLASSIFY(large_draw, &out_of_range, sizeof(out_of_range));
   return out_of_range == 0;
 }
 

@@ -22,7 +22,7 @@ std::size_t quantize(const Real* x, std::size_t n, Real clip, Real scale, std::i
                      const std::uint32_t* dither, std::uint16_t* out) {
   for (std::size_t i = 0; i < n; ++i) {
     const bool bad = !std::isfinite(x[i]);
-    QUANCRYPT_PUBLIC(&bad, sizeof(bad));  // the error names its position
+    QUANCRYPT_DECLASSIFY(not_finite, &bad, sizeof(bad));
     if (bad) return i;
     const Real above = x[i] < -clip ? -clip : x[i];
     const Real clipped = above > clip ? clip : above;

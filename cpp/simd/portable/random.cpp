@@ -81,7 +81,7 @@ std::size_t sample_ternary(const std::uint8_t* random, std::int8_t* out, std::si
     out[i] =
         static_cast<std::int8_t>(static_cast<std::int32_t>((draw * std::uint64_t{3}) >> 32) - 1);
     const bool rejected = draw == 0;
-    QUANCRYPT_PUBLIC(&rejected, sizeof(rejected));  // the draw is repeated: takes longer
+    QUANCRYPT_DECLASSIFY(zero_draw, &rejected, sizeof(rejected));
     if (rejected) first_rejected = i;
   }
   return first_rejected;

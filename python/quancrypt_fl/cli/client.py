@@ -20,6 +20,7 @@ from quancrypt_fl.cli.options import PassphraseFd
 from quancrypt_fl.cli.passphrase import read_passphrase
 from quancrypt_fl.cli.server import require_flower
 from quancrypt_fl.cli.service_options import LogJson, Verbose
+from quancrypt_native.memory import forbid_core_dumps
 
 if TYPE_CHECKING:
     from quancrypt_fl.deployment.kits import ClientKit
@@ -60,6 +61,17 @@ def client(
             show_default="never",
         ),
     ] = None,
+    closed: Annotated[
+        bool,
+        typer.Option(
+            "--closed",
+            help="Close its processes to debuggers and to other programs of this user.",
+        ),
+    ] = False,
+    core_dumps: Annotated[
+        bool,
+        typer.Option("--core-dumps", help="Leave core dumps of its processes to the system."),
+    ] = False,
     passphrase_fd: PassphraseFd = None,
     log_json: LogJson = False,
     verbose: Verbose = False,
@@ -70,6 +82,7 @@ def client(
     again. The passphrase of the key file is read once and handed to nobody: trainings open a copy
     of the key that is sealed for this run. Apps that the server sends are run only if they are here
     as well: the built-in one, and those that --app names. What must outlive it is in KIT/state.
+    The system writes no core dumps of its processes.
     """
     with interruptible_imports():
         from quancrypt_fl.deployment.events import EventLog
@@ -77,8 +90,14 @@ def client(
         from quancrypt_fl.deployment.supernode import ClientOptions, join
 
         require_flower()
+        from quancrypt_fl.flower import confinement
         from quancrypt_fl.flower.bundles import built_in_bundle, bundle_of
 
+    if not core_dumps:
+        forbid_core_dumps()
+    if closed:
+        os.environ[confinement.CLOSED] = "1"  # its processes begin with it
+        confinement.close_if_asked()
     loaded = ClientKit.load(kit)
     if data_dir is not None and not data_dir.is_dir():
         raise CommandError(f"{data_dir}: there is no such folder; --data-dir names one")

@@ -74,6 +74,7 @@ def _report() -> dict[str, Any]:
             "forced": _variable("QUANCRYPT_BACKEND"),
         },
         "threads": {"in_use": qn.num_threads(), "forced": _variable("QUANCRYPT_NUM_THREADS")},
+        "memory": _memory_of_keys(),
         "seal": {"version": qn.seal.version(), "streams": _streams(qn.seal.version())},
         "optional": [
             {
@@ -91,6 +92,35 @@ def _report() -> dict[str, Any]:
 def _variable(name: str) -> str | None:
     """The environment's value, None if it decides nothing."""
     return os.environ.get(name) or None
+
+
+def _memory_of_keys() -> dict[str, Any]:
+    """What the system does for the memory of a key, of the default parameters."""
+    before = qn.secret_memory()
+    keys = qn.keygen(qn.Parameters.for_aggregation())
+    now = qn.secret_memory()
+    del keys
+    return {
+        "key_bytes": now.key_bytes - before.key_bytes,
+        "locked": now.keys_locked,
+        "left_out_of_dumps": now.left_out_of_dumps,
+        "lock_limit": now.lock_limit,
+        "core_dumps": now.core_dumps,
+    }
+
+
+def _memory_text(memory: dict[str, Any]) -> str:
+    size = f"{memory['key_bytes'] / 2**20:.1f} MiB"
+    limit = memory["lock_limit"]
+    allowed = "any number of bytes" if limit is None else f"{limit / 2**20:.2f} MiB"
+    locked = (
+        f"locked ({allowed} allowed)"
+        if memory["locked"]
+        else f"NOT LOCKED: the system locks {allowed}; raise it with ulimit -l, LimitMEMLOCK= or "
+        "docker run --ulimit memlock=-1"
+    )
+    dumps = "left out of core dumps" if memory["left_out_of_dumps"] else "PART OF CORE DUMPS"
+    return f"a key of {size}: {locked}; {dumps}"
 
 
 def _streams(version: str) -> str:
@@ -120,6 +150,7 @@ def _print(report: dict[str, Any]) -> None:
         ("CPU features", " ".join(cpu["features"]) or "none beyond the base set"),
         ("kernels", f"{kernels['in_use']}, {choice}; here: {', '.join(kernels['available'])}"),
         ("threads", f"{threads['in_use']}, {source}"),
+        ("memory of keys", _memory_text(report["memory"])),
         ("Microsoft SEAL", report["seal"]["version"]),
         ("SEAL streams", report["seal"]["streams"]),
     ]

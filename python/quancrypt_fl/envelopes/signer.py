@@ -11,7 +11,7 @@ from quancrypt_fl.envelopes.errors import MembersError
 from quancrypt_fl.envelopes.format import DOMAIN, Buffer, Head, Purpose, body_digest
 from quancrypt_fl.envelopes.members import Member
 from quancrypt_fl.errors import FederatedError
-from quancrypt_native import WireFormatError, sealing, wire
+from quancrypt_native import WireFormatError, memory, sealing, wire
 
 __all__ = ["Signer", "SigningKeyPickleError"]
 
@@ -105,7 +105,7 @@ class Signer:
         passphrase, random_passphrase
             As for :meth:`quancrypt_native.SecretKey.to_bytes`.
         """
-        secret = bytearray(self._key.private_bytes_raw())
+        secret = self._key.private_bytes_raw()
         header = {
             "algorithm": _ALGORITHM,
             "member": self.member.name,
@@ -120,7 +120,7 @@ class Signer:
                 random_passphrase=random_passphrase,
             )
         finally:
-            secret[:] = bytes(len(secret))
+            memory.wipe_bytes(secret)
 
     @classmethod
     def from_bytes(cls, data: Buffer, *, passphrase: bytes) -> Self:
@@ -144,7 +144,7 @@ class Signer:
         if len(secret) != 32:
             raise WireFormatError(f"a signing key of {len(secret)} bytes; allowed: 32")
         try:
-            made = cls(name, Ed25519PrivateKey.from_private_bytes(secret))
+            made = cls(name, Ed25519PrivateKey.from_private_bytes(memoryview(secret)))
         except MembersError as error:
             raise WireFormatError(str(error)) from None
         if made.member.public.hex() != public:

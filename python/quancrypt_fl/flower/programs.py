@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quancrypt_fl.atomic_files import write_atomically
+from quancrypt_fl.flower.confinement import close_if_asked
 
 __all__ = ["MODULE", "PASSPHRASE", "command", "environment", "main", "write_fronts"]
 
@@ -91,6 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run a program; does not return before it ends."""
     if not arguments or arguments[0] not in _NAMES:
         sys.exit(f"{MODULE}: {arguments[:1]}; allowed: {', '.join(_NAMES)}")
+    close_if_asked()
     name, *rest = arguments
     sys.argv = [_NAMES[name], *rest]
     if name in ("serverapp", "clientapp"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from quancrypt_fl.leakage.gradients import local_difference, update_of
-from quancrypt_fl.leakage.inversion.views import ALL_VIEWS, FEW_VIEWS, KINDS
+from quancrypt_fl.leakage.inversion.views import ALL_VIEWS, FEW_VIEWS, FEWEST_VIEWS, KINDS
 from quancrypt_fl.leakage.networks import NETWORKS, attacked_network
 from quancrypt_fl.leakage.views import Observation, View, observe
 
@@ -142,6 +142,6 @@ def test_views_have_names_of_their_own() -> None:
     keys = [view.key for view in ALL_VIEWS]
     assert len(set(keys)) == len(keys)
     assert {"plaintext", "quantized", "pruned", "aggregate", "ciphertext"} <= set(KINDS)
-    assert len(FEW_VIEWS) == 7
+    assert (len(FEW_VIEWS), len(FEWEST_VIEWS)) == (7, 4)
     assert FEW_VIEWS[0].kind == "plaintext"
     assert np.all([view.key.replace("-", "").isalnum() for view in ALL_VIEWS])

@@ -6,7 +6,7 @@ from typing import Any
 
 from quancrypt_fl.leakage.views import View
 
-__all__ = ["ALL_VIEWS", "FEW_VIEWS", "KINDS", "chosen_views"]
+__all__ = ["ALL_VIEWS", "FEWEST_VIEWS", "FEW_VIEWS", "KINDS", "chosen_views"]
 
 _LAYERS: dict[str, Any] = {"rate": 0.5, "clip": True, "bits": 8}
 
@@ -40,7 +40,12 @@ _FEW = ("plaintext", "quantized-8-bits", "pruned-70", "all-layers-50-clipped-8-b
         "aggregate-2-clients", "ciphertext-8-bits", "random-the-reference")  # fmt: skip
 
 FEW_VIEWS = tuple(view for view in ALL_VIEWS if view.key in _FEW)
-"""For networks that take minutes an image."""
+"""For larger images, and for networks that take minutes an image."""
+
+_FEWEST = ("plaintext", "all-layers-50-clipped-8-bits", "ciphertext-8-bits", "random-the-reference")
+
+FEWEST_VIEWS = tuple(view for view in ALL_VIEWS if view.key in _FEWEST)
+"""For the latter at quick scale."""
 
 KINDS = tuple(dict.fromkeys(view.kind for view in ALL_VIEWS))
 
