@@ -83,7 +83,7 @@ def test_reply_headers_that_cost(text: Any) -> None:
         {"seconds": {"rest": 1.0}},
         {"parts": 65_537},
         {"did": ["sell"]},
-        {"did": ["train"] * 6},
+        {"did": ["train"] * 12},
         {"training": "../../etc"},
         {"key": "0" * 31},
         {"version": 2},

@@ -33,16 +33,17 @@ class BoundParameters {
 
   /// Throws Error(parameter) if SEAL does not accept the parameters.
   [[nodiscard]] const seal_bridge::Context& seal() const {
-    std::call_once(lazy_->once, [this] { lazy_->context.emplace(core); });
+    const std::lock_guard<std::mutex> lock(lazy_->mutex);
+    if (!lazy_->context) lazy_->context.emplace(core);
     return *lazy_->context;
   }
 
  private:
   struct Lazy {
-    std::once_flag once;
+    std::mutex mutex;
     std::optional<seal_bridge::Context> context;
   };
-  std::unique_ptr<Lazy> lazy_ = std::make_unique<Lazy>();  // a once_flag does not move
+  std::unique_ptr<Lazy> lazy_ = std::make_unique<Lazy>();  // a mutex does not move
 };
 
 /// What any object with the buffer protocol holds, for as long as this lives. Contiguous, or it is an

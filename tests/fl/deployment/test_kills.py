@@ -105,6 +105,15 @@ class Victims:
             found = chains[index], records[index]
             assert self.noted.setdefault(index, found) == found
 
+    def wait_for_reports(self) -> None:
+        """Until all clients have trained in the first round: they upload in another exchange."""
+
+        def trained() -> int:
+            answers = [(e["round"], e["phase"]) for e in self.events("answered")]
+            return answers.count((1, "train"))
+
+        self.deployment.wait_for(lambda: trained() == CLIENTS, "the first reports")
+
     def wait_for_mid_round(self) -> None:
         """Until a round that is not over has the upload of a client, and not of all."""
 
@@ -203,6 +212,7 @@ def test_a_client_in_each_phase_and_the_server(victims: Callable[[int], Victims]
         made.kill_client_in("client-1", "training")
         made.kill_client_in("client-2", "keeping")
         made.kill_client_in("client-3", "sending")
+        made.wait_for_reports()  # they are encrypted, too: no upload comes while one is held
         reached = made.hold_client_in("client-1", "encrypting")
         made.wait_for_mid_round()  # the others' uploads are there, and that one is not
         made.kill_server("client-1", with_run=True)
