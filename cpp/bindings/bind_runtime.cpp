@@ -23,6 +23,7 @@ py::object sha256_each(const ByteArray& data, std::size_t first, std::size_t siz
   if (size == 0 || step == 0) throw Error(ErrorCode::parameter, "a piece or a step of 0 bytes");
   const std::size_t count =
       first > length || size > length - first ? 0 : (length - first - size) / step + 1;
+  if (count == 0) return py::list();  // `first` may be no offset at all
   std::vector<Digest> digests;
   {
     const py::gil_scoped_release release;
