@@ -118,7 +118,7 @@ struct KernelBench::Operands {
         ntt(p.ring().ntt(prime)),
         modulus(p.ring().modulus(prime)),
         weight(p.literal().max_weight % modulus.p),
-        weight_shoup(simd::shoup(weight, modulus.p)),
+        weight_shoup(simd::shoup(weight, modulus)),
         x(n, offset),
         y(n, offset),
         z(n, offset),

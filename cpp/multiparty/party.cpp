@@ -198,7 +198,7 @@ std::vector<std::uint32_t> Party::partial_decryption(const BodyView& body, std::
     const Modulus& modulus = ring.modulus(i);
     const std::uint64_t lambda = lagrange_at_zero(point_, points, modulus);
     kernels.scale_add(key.data() + i * n, share_.data() + i * n, lambda,
-                      simd::shoup(lambda, modulus.p), n, modulus);
+                      simd::shoup(lambda, modulus), n, modulus);
   }
   const SecretSeed noise_seed(request);
   std::vector<std::uint32_t> checksums(ciphertexts);

@@ -32,8 +32,7 @@ void Smudging::residues(std::size_t i, std::uint64_t* out) const {
   std::fill_n(out, n, modulus.p - power_mod(2, bits_, modulus));  // 2^bits is no multiple of p
   for (std::size_t j = 0; j < words_.size() / n; ++j) {
     const std::uint64_t weight = power_mod(2, j * word_bits_, modulus);
-    kernels.scale_add(out, words_.data() + j * n, weight, simd::shoup(weight, modulus.p), n,
-                      modulus);
+    kernels.scale_add(out, words_.data() + j * n, weight, simd::shoup(weight, modulus), n, modulus);
   }
 }
 

@@ -51,7 +51,7 @@ PackLayout::PackLayout(const RnsRing& ring, std::size_t primes, std::uint32_t fi
     for (std::size_t j = 0; j < i; ++j) {
       const std::uint64_t inverse = inverse_mod(moduli_[j].p % moduli_[i].p, moduli_[i]);
       garner_[i * primes + j] = inverse;
-      garner_shoup_[i * primes + j] = simd::shoup(inverse, moduli_[i].p);
+      garner_shoup_[i * primes + j] = simd::shoup(inverse, moduli_[i]);
     }
   }
   table_ = {static_cast<std::uint32_t>(primes),

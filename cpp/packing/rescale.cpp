@@ -26,7 +26,7 @@ void RescaleSource::fill(std::size_t index, std::size_t worker, std::uint64_t* r
   for (std::size_t i = 0; i < kept_; ++i) {
     const Modulus& modulus = ring_.modulus(i);
     simd::kernels().subtract_scale(residues + i * n, zeros_.data(), factor_[i],
-                                   simd::shoup(factor_[i], modulus.p), n, modulus);
+                                   simd::shoup(factor_[i], modulus), n, modulus);
   }
   std::fill_n(residues + kept_ * n, (primes_ - kept_) * n, std::uint64_t{0});
 }
@@ -56,7 +56,7 @@ void RescaleSink::take(std::size_t index, std::size_t worker, std::uint64_t* res
       kernels.remainder(scratch.data(), reinterpret_cast<const std::int64_t*>(x),
                         (last.p >> 1) % modulus.p, n, modulus);
       kernels.subtract_scale(residues + i * n, scratch.data(), inverse,
-                             simd::shoup(inverse, modulus.p), n, modulus);
+                             simd::shoup(inverse, modulus), n, modulus);
     }
   }
   inner_.take(index, worker, residues);

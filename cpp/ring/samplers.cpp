@@ -44,7 +44,7 @@ void add_scaled_uniform(Prng& prng, std::uint64_t* sum, std::size_t n, std::uint
   // Piece by piece, and each piece added while it lies in the L1 cache.
   constexpr std::size_t kPiece = kUniformPiece;
   const simd::KernelTable& kernels = simd::kernels();
-  const std::uint64_t factor_shoup = simd::shoup(factor, modulus.p);
+  const std::uint64_t factor_shoup = simd::shoup(factor, modulus);
   SecureBuffer<std::uint8_t> bytes(kPiece / 8 * kMaxPrimeBits);
   SecureBuffer<std::uint64_t> piece(kPiece);
   SecureBuffer<std::uint64_t> draws(8);

@@ -77,8 +77,7 @@ void Aggregator::add_rows(std::size_t index, std::uint64_t factor, bool negative
     } else {
       const std::uint64_t positive = factor % modulus.p;
       const std::uint64_t w = negative ? simd::sub_mod(0, positive, modulus.p) : positive;
-      kernels.scale_add(sum + row * n, residues + row * n, w, simd::shoup(w, modulus.p), n,
-                        modulus);
+      kernels.scale_add(sum + row * n, residues + row * n, w, simd::shoup(w, modulus), n, modulus);
     }
   }
 }

@@ -50,7 +50,7 @@ std::vector<Division> divisions(const RnsRing& ring, std::size_t primes) {
   for (std::size_t i = 0; i < primes; ++i) {
     const Modulus& modulus = ring.modulus(i);
     const std::uint64_t factor = modulus.p - inverse_mod(special % modulus.p, modulus);
-    out.push_back({(special >> 1) % modulus.p, factor, simd::shoup(factor, modulus.p)});
+    out.push_back({(special >> 1) % modulus.p, factor, simd::shoup(factor, modulus)});
   }
   return out;
 }

@@ -124,7 +124,7 @@ void PublicKey::scale() {
       const Modulus& modulus = ring.modulus(i);
       const std::uint64_t inverse = inverse_mod(special % modulus.p, modulus);
       simd::kernels().scale_add(scaled_[j].data() + i * n, ntt(j, i), inverse,
-                                simd::shoup(inverse, modulus.p), n, modulus);
+                                simd::shoup(inverse, modulus), n, modulus);
     }
   }
 }

@@ -9,13 +9,8 @@ namespace quancrypt::simd {
 
 __extension__ using u128 = unsigned __int128;
 
-/// floor(w * 2^64 / p), w < p.
-inline std::uint64_t shoup(std::uint64_t w, std::uint64_t p) {
-  return static_cast<std::uint64_t>((static_cast<u128>(w) << 64) / p);
-}
-
-/// The same by floor(2^128 / p), without a division. Dropped fractions make the quotient at most 1
-/// too small; what is then left of w * 2^64 is below 2p < 2^62.
+/// floor(w * 2^64 / p), w < p, by floor(2^128 / p) instead of a division. Dropped fractions make the
+/// quotient at most 1 too small; what is then left of w * 2^64 is below 2p < 2^62.
 inline std::uint64_t shoup(std::uint64_t w, const Modulus& m) {
   const std::uint64_t q =
       w * m.ratio_hi + static_cast<std::uint64_t>((static_cast<u128>(w) * m.ratio_lo) >> 64);

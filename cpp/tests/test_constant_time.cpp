@@ -28,8 +28,8 @@
 
 #if defined(QUANCRYPT_CONSTANT_TIME_MSAN)
 #include <sanitizer/allocator_interface.h>
-#include <sys/wait.h>
-#include <unistd.h>
+
+#include "child.h"
 #endif
 
 using namespace quancrypt;
@@ -57,17 +57,7 @@ constexpr bool kKnowsConversions = false;
 /// MemorySanitizer ends a process at the first report: each body has one of its own.
 template <class Body>
 bool leaks(const Body& body) {
-  std::fflush(stdout);
-  const pid_t child = fork();
-  if (child == 0) {
-    const int before = testing::failures();
-    body();
-    std::fflush(stdout);
-    _exit(testing::failures() == before ? 0 : 1);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  return !testing::holds_in_child(body);
 }
 
 bool is_secret(const void* memory, std::size_t bytes) {
@@ -230,8 +220,8 @@ TEST(pointwise_arithmetic) {
       kernels.multiply_add(x.data(), a.data(), b.data(), x.data(), n, m);
       kernels.multiply_subtract(x.data(), a.data(), b.data(), x.data(), n, m);
       kernels.add(x.data(), a.data(), n, m);
-      kernels.scale_add(x.data(), a.data(), w, simd::shoup(w, m.p), n, m);
-      kernels.subtract_scale(x.data(), a.data(), w, simd::shoup(w, m.p), n, m);
+      kernels.scale_add(x.data(), a.data(), w, simd::shoup(w, m), n, m);
+      kernels.subtract_scale(x.data(), a.data(), w, simd::shoup(w, m), n, m);
       kernels.subtract_small(x.data(), small.data(), n, m);
       CHECK(is_secret(x));
       kernels.lift_small(x.data(), small.data(), n, m);

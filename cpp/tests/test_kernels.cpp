@@ -91,10 +91,10 @@ TEST(pointwise_kernels_agree) {
               set.add(out.data(), a.data(), n, m);
               break;
             case 3:
-              set.scale_add(out.data(), a.data(), w, simd::shoup(w, m.p), n, m);
+              set.scale_add(out.data(), a.data(), w, simd::shoup(w, m), n, m);
               break;
             case 4:
-              set.subtract_scale(out.data(), a.data(), w, simd::shoup(w, m.p), n, m);
+              set.subtract_scale(out.data(), a.data(), w, simd::shoup(w, m), n, m);
               break;
             case 5:
               set.remainder(out.data(), reinterpret_cast<const std::int64_t*>(wide.data()), offset,
@@ -231,7 +231,7 @@ TEST(scale_add_takes_numbers_of_fifty_bits) {
     for (const std::uint64_t w : {std::uint64_t{1}, m.p - 1, rng() % m.p}) {
       for (const simd::KernelTable* set : simd::available_kernels()) {
         std::vector<std::uint64_t> sum = old;
-        set->scale_add(sum.data(), x.data(), w, simd::shoup(w, m.p), sum.size(), m);
+        set->scale_add(sum.data(), x.data(), w, simd::shoup(w, m), sum.size(), m);
         for (std::size_t i = 0; i < x.size(); ++i) {
           CHECK(sum[i] == static_cast<std::uint64_t>((simd::u128(x[i]) * w + old[i]) % m.p));
         }

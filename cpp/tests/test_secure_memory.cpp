@@ -1,7 +1,6 @@
 // Memory of secrets: zeroed, locked, left out of dumps, fenced; and what happens where the system
 // refuses, at fork() and when it is given back.
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -17,8 +16,10 @@
 #include "base/pages.h"
 #include "base/secure_buffer.h"
 #include "check.h"
+#include "child.h"
 
 using namespace quancrypt;
+using quancrypt::testing::holds_in_child;
 
 namespace {
 
@@ -73,22 +74,6 @@ std::size_t locked_kilobytes() {
     }
   }
   return 0;
-}
-
-/// What `body` says in a child process: its checks, or that it was killed.
-template <class Body>
-bool holds_in_child(const Body& body) {
-  std::fflush(stdout);
-  const pid_t child = fork();
-  if (child == 0) {
-    const int before = testing::failures();
-    body();
-    std::fflush(stdout);
-    _exit(testing::failures() == before ? 0 : 1);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 /// From here on nothing more is locked than `bytes`, root or not.

@@ -12,6 +12,7 @@ from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.agreement import Agreement
 from quancrypt_fl.method.clipping import MIN_BOUND
 from quancrypt_fl.method.groups import LEAST_IN_A_GROUP
+from quancrypt_fl.method.participation import MOST_PARTIES
 from quancrypt_fl.method.pruning import PruningSchedule
 
 __all__ = ["CHOICES", "DP_METHODS", "GROUPS", "QuanCryptConfig", "describe_errors"]
@@ -36,7 +37,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 DP_METHODS = ("dp-gaussian", "dp-laplace")
 """Methods whose noise is calibrated to a number of rounds."""
 
-_MOST_PARTIES = 128  # clients that can make a joint key
 _LARGE_FEDERATION = 40  # clients from which the paper doubles the batch
 _PLACE_FIELDS = frozenset({"data_dir", "out", "rounds", "processes", "tensorboard"})
 
@@ -231,10 +231,10 @@ class QuanCryptConfig(BaseModel):
                 f"{said} makes a joint key; allowed only with method = 'quancrypt' and "
                 "encryption = True"
             )
-        if self.clients > _MOST_PARTIES:
+        if self.clients > MOST_PARTIES:
             raise ValueError(
                 f"{said} makes a joint key of all {self.clients} clients; allowed: up to "
-                f"{_MOST_PARTIES}"
+                f"{MOST_PARTIES}"
             )
         if self.threshold > self.participants:
             raise ValueError(f"{said} is above the {self.participants} clients of a round")

@@ -33,6 +33,7 @@ __all__ = [
     "UNREADABLE",
     "Channel",
     "Dither",
+    "Encrypting",
     "PlainIntegerSummer",
     "PlainIntegers",
     "Protector",
@@ -87,15 +88,15 @@ class Rounding:
         return {name: qn.dequantize(q, clips[name], params.bits) for name, q in integers.items()}
 
 
-class Protector:
-    """A client's side: encrypts its own updates and opens sums.
+class Encrypting:
+    """What a client does to its own updates, whichever key encrypts them.
 
     Parameters
     ----------
     params
         Encryption parameters.
-    secret
-        The secret key that the clients share.
+    key
+        What encrypts: a secret key, or a public one.
     rounding
         ``"nearest"`` or ``"stochastic"``.
     dither
@@ -105,13 +106,12 @@ class Protector:
     def __init__(
         self,
         params: qn.Parameters,
-        secret: qn.SecretKey,
+        key: qn.SecretKey | qn.PublicKey,
         rounding: str = "nearest",
         dither: Dither | None = None,
     ) -> None:
         self._params = params
-        self._encryptor = qn.Encryptor(params, secret)
-        self._decryptor = qn.Decryptor(params, secret)
+        self._encryptor = qn.Encryptor(params, key)
         self._rounding = Rounding(rounding, dither)
 
     def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
@@ -126,6 +126,28 @@ class Protector:
     ) -> dict[str, NDArray[np.float32]]:
         """What :meth:`protect` of the same arguments adds to the sum, rounding included."""
         return self._rounding.values(tensors, clips, self._params, t)
+
+
+class Protector(Encrypting):
+    """A client's side: encrypts its own updates and opens sums, with the clients' secret key.
+
+    Parameters
+    ----------
+    params, rounding, dither
+        As of :class:`Encrypting`.
+    secret
+        The secret key that the clients share.
+    """
+
+    def __init__(
+        self,
+        params: qn.Parameters,
+        secret: qn.SecretKey,
+        rounding: str = "nearest",
+        dither: Dither | None = None,
+    ) -> None:
+        super().__init__(params, secret, rounding, dither)
+        self._decryptor = qn.Decryptor(params, secret)
 
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """Parse and decrypt a sum: weighted means as float32, and the total weight."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quancrypt_fl.cli.errors import CommandError, CommandInterruptedError
+from quancrypt_fl.cli.errors import CommandInterruptedError
+from quancrypt_fl.cli.experiment import exit_if_failed
 from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
-from quancrypt_fl.cli.options import JsonOnly
+from quancrypt_fl.cli.options import DataSets, Device, JsonOnly
+from quancrypt_fl.cli.storage import check_folder
 from quancrypt_fl.cli.text import print_json
 
 if TYPE_CHECKING:
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attack"]
 
-_CELL_FAILED = 1
-
 Documents = Sequence[Mapping[str, Any]]
 
 attack = typer.Typer(
@@ -28,7 +29,9 @@ attack = typer.Typer(
     help="Attack every view of a training: inversion, membership, distinguisher.",
 )
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the data sets.")]
+DataSet = Annotated[
+    str, typer.Option(metavar="digits|mnist|fashion-mnist|cifar10", help="Data set.")
+]
 Scale = Annotated[
     str,
     typer.Option(
@@ -39,14 +42,11 @@ Seed = Annotated[int, typer.Option(min=0, help="Decides images, weights and star
 Out = Annotated[
     Path | None, typer.Option(help="Folder for results.", show_default="runs/ATTACK-DATASET-SCALE")
 ]
-Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where torch computes.")]
 
 
 @attack.command()
 def inversion(
-    dataset: Annotated[
-        str, typer.Option(metavar="digits|mnist|fashion-mnist|cifar10", help="Data set.")
-    ] = "digits",
+    dataset: DataSet = "digits",
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +67,7 @@ def inversion(
     images: Annotated[
         int | None, typer.Option(help="Images for each figure.", show_default="by scale")
     ] = None,
-    data_dir: DataDir = None,
+    data_dir: DataSets = None,
     scale: Scale = "quick",
     seed: Seed = 1,
     device: Device = "cpu",
@@ -97,9 +97,7 @@ def inversion(
 
 @attack.command()
 def membership(
-    dataset: Annotated[
-        str, typer.Option(metavar="digits|mnist|fashion-mnist|cifar10", help="Data set.")
-    ] = "digits",
+    dataset: DataSet = "digits",
     model: Annotated[
         str | None,
         typer.Option(help="cnn, mlp or alexnet.", show_default="cnn; digits: mlp"),
@@ -111,7 +109,7 @@ def membership(
     shadows: Annotated[
         int | None, typer.Option(help="Shadow models.", show_default="16, 64 or 256, by scale")
     ] = None,
-    data_dir: DataDir = None,
+    data_dir: DataSets = None,
     scale: Scale = "quick",
     seed: Seed = 1,
     out: Out = None,
@@ -159,10 +157,9 @@ def distinguisher(
 
 
 def _plan(scale: str, seed: int, device: str, data_dir: Path | None) -> Plan:
-    from quancrypt_fl.experiments.experiment import Plan, make_plan
+    from quancrypt_fl.experiments.experiment import make_plan
 
-    checked = make_plan(scale, 1, device, data_dir)
-    return Plan(scale=checked.scale, seeds=(seed,), device=device, data_dir=data_dir)
+    return replace(make_plan(scale, 1, device, data_dir), seeds=(seed,))
 
 
 def _run(
@@ -181,8 +178,7 @@ def _run(
         from quancrypt_fl.leakage.running import run_study
 
     folder = out or Path("runs") / "-".join(filter(None, (study.name, dataset, plan.scale)))
-    if folder.exists() and not folder.is_dir():
-        raise CommandError(f"{folder}: is a file; --out names a folder")
+    check_folder(folder)
     with experiment_watcher(study, plan, silent=json_only) as watcher:
         try:
             document, experiment = run_study(study, plan, folder, key, draw, watcher)
@@ -195,8 +191,7 @@ def _run(
     else:
         print(markdown(experiment))
         print("Written: " + ", ".join(str(folder / name) for name in _written(study, document)))
-    if any(cell["state"] == "failed" for cell in experiment["cells"]):
-        raise typer.Exit(_CELL_FAILED)
+    exit_if_failed(experiment)
 
 
 def _written(study: Study, document: dict[str, Any]) -> list[str]:

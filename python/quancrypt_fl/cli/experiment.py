@@ -10,12 +10,14 @@ import typer
 
 from quancrypt_fl.cli.errors import CommandError, CommandInterruptedError
 from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
+from quancrypt_fl.cli.options import DataSets, Device
+from quancrypt_fl.cli.storage import check_folder
 from quancrypt_fl.cli.text import counted, print_json, printable, table
 
 if TYPE_CHECKING:
     from quancrypt_fl.experiments.experiment import Experiment, Plan
 
-__all__ = ["experiment"]
+__all__ = ["exit_if_failed", "experiment"]
 
 _CELL_FAILED = 1
 
@@ -35,9 +37,9 @@ def experiment(
         Path | None,
         typer.Option(help="Folder for results.", show_default="runs/NAME-SCALE"),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    data_dir: DataSets = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds: 1, 2, ...")] = 3,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where torch computes.")] = "cpu",
+    device: Device = "cpu",
     list_all: Annotated[
         bool, typer.Option("--list", help="Show all experiments and do nothing else.")
     ] = False,
@@ -66,8 +68,7 @@ def experiment(
     chosen = find_experiment(name)
     plan = make_plan(scale, seeds, device, data_dir)
     folder = out or Path("runs") / f"{name}-{scale}"
-    if folder.exists() and not folder.is_dir():
-        raise CommandError(f"{folder}: is a file; --out names a folder")
+    check_folder(folder)
     if dry_run:
         _print_dry_run(chosen, plan, folder, json_only=json_only)
         return
@@ -95,6 +96,11 @@ def _run(chosen: Experiment, plan: Plan, folder: Path, *, json_only: bool) -> No
         print(markdown(document))
         files = ("experiment.json", "table.md", "figure.png", "figure.svg")
         print("Written: " + ", ".join(str(folder / f) for f in files if (folder / f).exists()))
+    exit_if_failed(document)
+
+
+def exit_if_failed(document: Mapping[str, Any]) -> None:
+    """End with exit status 1 if a cell of an experiment's document failed."""
     if any(cell["state"] == "failed" for cell in document["cells"]):
         raise typer.Exit(_CELL_FAILED)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import quancrypt_native as qn
 from quancrypt_fl.cli.errors import CommandError, naming
+from quancrypt_fl.joint.ceremony import group_parameters
 from quancrypt_fl.joint.facts import SEED_BYTES, JointFacts, PartyFacts
 from quancrypt_native.channels import ChannelKey
 
@@ -36,7 +37,7 @@ def joint_parts(
     from quancrypt_fl.deployment.provisioning import JointParts
 
     assert config.threshold is not None
-    params = qn.Parameters.for_aggregation(max_weight=1, security=config.security, values=1)
+    params = group_parameters(config.security)
     channels = {name: ChannelKey() for name in names}
     facts = JointFacts(
         config.threshold,

@@ -12,7 +12,7 @@ from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.objects import PARAMETERS_FILE, PUBLIC_KEY_FILE, SECRET_KEY_FILE
 from quancrypt_fl.cli.options import Bits, JsonOnly, KeyMode, PassphraseFd, Security
 from quancrypt_fl.cli.passphrase import read_passphrase
-from quancrypt_fl.cli.storage import check_output, write
+from quancrypt_fl.cli.storage import check_folder, check_output, write
 from quancrypt_fl.cli.text import aligned, print_json, printable
 
 __all__ = ["keygen"]
@@ -71,7 +71,7 @@ def keygen(
     unused = out / PUBLIC_KEY_FILE
     if key_mode == "public":
         files["public"] = unused
-    _check_folder(out)
+    check_folder(out)
     if out.is_dir():
         for path in dict.fromkeys([*files.values(), unused]):
             check_output(path, force=force)
@@ -106,8 +106,3 @@ def keygen(
         f"key {keys.key_id}, parameters {params.fingerprint}: {params.bits}-bit values, "
         f"total weight up to {params.max_weight}, {params.security}-bit security"
     )
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise CommandError(f"{out}: is a file; --out names a folder")

@@ -11,6 +11,8 @@ from quancrypt_fl.cli.passphrase import NEW_VARIABLE, VARIABLE
 
 __all__ = [
     "Bits",
+    "DataSets",
+    "Device",
     "Force",
     "JsonOnly",
     "KeyMode",
@@ -21,6 +23,8 @@ __all__ = [
 ]
 
 Bits = Annotated[int, typer.Option(help="Bits of a quantized value, 2 to 16.")]
+DataSets = Annotated[Path | None, typer.Option(help="Folder of the data sets.")]
+Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where torch computes.")]
 Security = Annotated[int, typer.Option(help="Security level: 128, 192 or 256 bits.")]
 KeyMode = Annotated[
     str,

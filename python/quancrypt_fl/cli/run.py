@@ -18,6 +18,7 @@ from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
 from quancrypt_fl.cli.options import JsonOnly
 from quancrypt_fl.cli.server import require_flower
 from quancrypt_fl.cli.service_options import LogJson, Verbose
+from quancrypt_fl.cli.storage import check_folder
 from quancrypt_fl.cli.text import aligned, print_json
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def run(
             "--out goes with the built-in app; one of your own writes its results itself, in "
             "KIT/state unless it says otherwise"
         )
-    if out is not None and out.exists() and not out.is_dir():
-        raise CommandError(f"{out}: is a file; --out names a folder")
+    if out is not None:
+        check_folder(out)
     loaded = ServerKit.load(kit)
     log = EventLog(json_lines=log_json, verbose=verbose)
     with Control(loaded.local_address, loaded.ca) as control:

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from quancrypt_fl.cli.config_options import config_from, with_config_options
-from quancrypt_fl.cli.errors import CommandError, CommandInterruptedError
+from quancrypt_fl.cli.errors import CommandInterruptedError
 from quancrypt_fl.cli.interrupts import MESSAGE, interruptible_imports
+from quancrypt_fl.cli.storage import check_folder
 
 __all__ = ["simulate"]
 
@@ -43,7 +44,7 @@ def simulate(
     named = [context.params[name] for name in ("dataset", "model", "method")]
     config = config_from(context, out=context.params["out"] or Path("runs") / "-".join(named))
     assert config.out is not None
-    _check_folder(config.out)
+    check_folder(config.out)
     with interruptible_imports():
         from quancrypt_fl.cli.progress import progress_observer
         from quancrypt_fl.cli.tables import print_run
@@ -71,12 +72,3 @@ def simulate(
         print()
     elif not quiet:
         print_run(results, config.out)
-
-
-def _check_folder(out: Path) -> None:
-    """Before hours of training: ``out`` is a folder, or can be made."""
-    for path in (out, *out.parents):
-        if path.exists():
-            if not path.is_dir():
-                raise CommandError(f"{path}: is a file; --out names a folder")
-            return

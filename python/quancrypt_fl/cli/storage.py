@@ -12,7 +12,7 @@ from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.text import printable
 
-__all__ = ["check_output", "read", "warn_if_exposed", "write"]
+__all__ = ["check_folder", "check_output", "read", "warn_if_exposed", "write"]
 
 
 MOST_FROM_A_PIPE = 2**30
@@ -87,6 +87,15 @@ def check_output(path: Path, *, force: bool, inputs: Iterable[Path | None] = ())
         raise CommandError(f"{path}: cannot be written: it is {what}")
     if not force:
         raise CommandError(f"{path}: exists already; --force replaces it")
+
+
+def check_folder(out: Path) -> None:
+    """Raise :class:`CommandError` unless ``out`` is a folder or can be made: before any work."""
+    for path in (out, *out.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise CommandError(f"{path}: is a file; --out names a folder")
+            return
 
 
 def _same(one: Path, two: Path) -> bool:

@@ -86,12 +86,14 @@ class JointParty:
         self.index = facts.index_of(channel.public)
         self._channel = channel
         self._folder = folder / self.ceremony.fingerprint[:32]
+        self._public: qn.PublicKey | None = None
 
     @property
     def public(self) -> qn.PublicKey | None:
-        """The joint public key, None before this party has joined."""
-        data = self._read(_PUBLIC)
-        return None if data is None else qn.PublicKey.from_bytes(data, self.ceremony.params)
+        """The joint public key, None before this party has joined; read and parsed once."""
+        if self._public is None and (data := self._read(_PUBLIC)) is not None:
+            self._public = qn.PublicKey.from_bytes(data, self.ceremony.params)
+        return self._public
 
     def require_public(self) -> qn.PublicKey:
         """The joint public key.
@@ -185,6 +187,7 @@ class JointParty:
         if before is not None and before.key_id != public.key_id:
             raise MethodError(f"this site has joined the key {before.key_id}, not {public.key_id}")
         self._write(_PUBLIC, public.to_bytes())
+        self._public = public
         return public
 
     def _opened_deal(self, sender: int, sealed: bytes) -> tuple[bytes, bytes]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quancrypt_fl.errors import FederatedError
-from quancrypt_fl.joint.facts import MOST_PARTIES
 from quancrypt_fl.method.agreement import Agreement
+from quancrypt_fl.method.participation import MOST_PARTIES
 
 __all__ = [
     "ASKS",

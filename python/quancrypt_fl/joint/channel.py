@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import quancrypt_native as qn
+from quancrypt_fl.joint.ceremony import group_parameters
 from quancrypt_fl.joint.facts import held_jointly
 from quancrypt_fl.joint.protector import JointProtector, sealed_part
 from quancrypt_fl.protect import Dither, Summer, parameter_facts
@@ -56,8 +57,7 @@ class JointChannel:
             {party.index: party.public_share() for party in self._parties}
         )
         # Parts are sealed under what all clients share and the server has not; nothing else is.
-        group = qn.Parameters.for_aggregation(bits=bits, max_weight=1, security=security, values=1)
-        self._group = qn.keygen(group).secret
+        self._group = qn.keygen(group_parameters(security)).secret
 
     def client(self, rounding: str = "nearest", dither: Dither | None = None) -> JointProtector:
         """What every client holds; its party aside, which answers through :meth:`answer`."""

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.method.participation import MOST_PARTIES
 
-__all__ = ["MOST_PARTIES", "JointFacts", "PartyFacts", "check_threshold", "held_jointly"]
+__all__ = ["JointFacts", "PartyFacts", "check_threshold", "held_jointly"]
 
 SCHEMA = 1
-MOST_PARTIES = 128
 KEY_BYTES = SEED_BYTES = 32
 SERVER_SEES = (
     "which client uploads, which clients open a sum, sample counts, tensor names and shapes, and "

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from quancrypt_fl.errors import MethodError
+from quancrypt_fl.method.participation import MOST_PARTIES
 
 __all__ = ["OpenedSum"]
 
 _MAGIC, _VERSION = b"QCOS", 1
 _PREFIX = struct.Struct("<4sBBQ")
 _PART = struct.Struct("<BQ")
-_FEWEST, _MOST = 2, 128
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -82,5 +83,5 @@ class OpenedSum:
 
 
 def _check_number(count: int) -> None:
-    if not _FEWEST <= count <= _MOST:
-        raise MethodError(f"an opened sum with {count} parts; allowed: {_FEWEST} to {_MOST}")
+    if not _FEWEST <= count <= MOST_PARTIES:
+        raise MethodError(f"an opened sum with {count} parts; allowed: {_FEWEST} to {MOST_PARTIES}")

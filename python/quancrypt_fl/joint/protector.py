@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 import numpy as np
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.joint.opened import OpenedSum
-from quancrypt_fl.method.roles import Sealed, Tensors
-from quancrypt_fl.protect import Dither, Rounding
+from quancrypt_fl.protect import Dither, Encrypting
 from quancrypt_native import threshold
 
 __all__ = ["GroupKey", "JointProtector", "sealed_part"]
@@ -35,7 +34,7 @@ class GroupKey(Protocol):
         """32 bytes for a label."""
 
 
-class JointProtector:
+class JointProtector(Encrypting):
     """Encrypts a client's updates under the joint public key, and reads sums that were opened.
 
     Parameters
@@ -47,7 +46,7 @@ class JointProtector:
     group
         The clients' group key.
     rounding, dither
-        As of :class:`~quancrypt_fl.protect.Protector`.
+        As of :class:`~quancrypt_fl.protect.Encrypting`.
     """
 
     def __init__(
@@ -58,23 +57,9 @@ class JointProtector:
         rounding: str = "nearest",
         dither: Dither | None = None,
     ) -> None:
+        super().__init__(ceremony.params, public, rounding, dither)
         self._ceremony = ceremony
         self._group = group
-        self._encryptor = qn.Encryptor(ceremony.params, public)
-        self._rounding = Rounding(rounding, dither)
-
-    def protect(self, tensors: Tensors, clips: Mapping[str, float], t: int) -> Sealed:
-        """Clip, quantize, pack, encrypt and serialize. Its randomness is the system's, always."""
-        update = self._encryptor.encrypt(
-            dict(tensors), dict(clips), rounding=self._rounding.name, rng=self._rounding.rng(t)
-        )
-        return Sealed(update.to_bytes(), update.ciphertexts)
-
-    def quantized(
-        self, tensors: Tensors, clips: Mapping[str, float], t: int
-    ) -> dict[str, NDArray[np.float32]]:
-        """What :meth:`protect` of the same arguments adds to the sum, rounding included."""
-        return self._rounding.values(tensors, clips, self._ceremony.params, t)
 
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """Weighted means of an :class:`OpenedSum` as float32, and its total weight.
@@ -87,7 +72,7 @@ class JointProtector:
             If the parts do not open the sum.
         """
         opened = OpenedSum.from_bytes(data)
-        total = qn.EncryptedUpdate.from_bytes(opened.total, self._ceremony.params)
+        total = qn.EncryptedUpdate.from_bytes(opened.total, self._params)
         participants = sorted(opened.parts)
         parts = {
             index: self._open(part, _context(self._ceremony, opened.total, index, participants))

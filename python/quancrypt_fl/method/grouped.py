@@ -63,6 +63,7 @@ def bounds_by_group(
     server: Coordinator,
     method: FedAvg,
     meter: RoundMeter,
+    encrypt: Callable[[Participant, Update], Sealed],
 ) -> dict[str, float]:
     """The exchange of reports: the median of the bounds that each group agrees on.
 
@@ -71,9 +72,6 @@ def bounds_by_group(
     NotOpenedError
         If no group's sum could be opened.
     """
-
-    def encrypt(client: Participant, update: Update) -> Sealed:
-        return client.reports.protect(*method.report(update), state.round)
 
     def agreed(total: bytes, shares: Sequence[Share]) -> dict[str, float]:
         del shares

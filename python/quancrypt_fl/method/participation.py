@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["choose", "lose"]
+__all__ = ["MOST_PARTIES", "choose", "lose"]
+
+MOST_PARTIES = 128
+"""Clients that can make a joint key, any so many of whom open a sum together."""
 
 
 def choose(clients: int, participants: int, rng: np.random.Generator) -> list[int]:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.fedavg import Clips
-from quancrypt_fl.method.pruning import kept_count
 from quancrypt_fl.method.quancrypt import Layout, QuanCrypt
 from quancrypt_fl.method.roles import GlobalState, Tensors, Update
 
@@ -59,11 +58,7 @@ class PrivateQuanCrypt(QuanCrypt):
 
     def upload_layout(self, shapes: Mapping[str, tuple[int, ...]], t: int) -> Layout:
         """Shape and clip bound of an upload's tensors: integers up to ``q_max``."""
-        rate = self.pruning_rate(t) if self.mask == "shared" else 0.0
-        return {
-            name: ((kept_count(shape, rate, t),), float(self.q_max))
-            for name, shape in shapes.items()
-        }
+        return self._kept_layout(shapes, t, float(self.q_max))
 
     def _next_bound(self, share: float) -> float | None:
         del share

@@ -111,9 +111,12 @@ class QuanCrypt(FedAvg):
 
         A summing side that knows no weights can tell by it what an upload has to look like.
         """
+        return {**self._kept_layout(shapes, t, 1.0), **self.report_layout()}
+
+    def _kept_layout(self, shapes: Mapping[str, tuple[int, ...]], t: int, bound: float) -> Layout:
+        """Shape of what is sent of each tensor in round ``t``, and the clip bound of all."""
         rate = self.pruning_rate(t) if self.mask == "shared" else 0.0
-        kept = {name: ((kept_count(shape, rate, t),), 1.0) for name, shape in shapes.items()}
-        return {**kept, **self.report_layout()}
+        return {name: ((kept_count(shape, rate, t),), bound) for name, shape in shapes.items()}
 
     def sent(self, quantized: Tensors, state: GlobalState) -> Tensors:
         """Quantized values times their bounds."""

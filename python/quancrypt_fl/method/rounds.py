@@ -172,13 +172,14 @@ def _agree_on_bounds(
 ) -> dict[str, float]:
     """The exchange of reports alone that precedes the upload of updates."""
     method, meter = setting.method, setting.meter
-    if setting.groups is not None:
-        return bounds_by_group(
-            setting.groups, state, clients, updates, setting.server, method, meter
-        )
 
     def encrypt(client: Participant, update: Update) -> Sealed:
         return client.reports.protect(*method.report(update), state.round)
+
+    if setting.groups is not None:
+        return bounds_by_group(
+            setting.groups, state, clients, updates, setting.server, method, meter, encrypt
+        )
 
     def present() -> Iterator[tuple[Participant, Update]]:
         return zip(clients, updates, strict=True)

@@ -13,7 +13,7 @@ import pytest
 from tests.fl.flower.faults import Death
 from tests.fl.flower.federation import NO_EVALUATION, NODES, assert_equal, final
 from tests.fl.flower.joint_federation import JointFederation, JointKit
-from tests.fl.flower.test_random_kills import Survivors
+from tests.fl.flower.test_random_kills import Place, Survivors, deaths
 
 from quancrypt_fl.flower import mod, parties
 from quancrypt_fl.flower.ceremony import CeremonyRun
@@ -56,14 +56,13 @@ SERVER: list[tuple[str, Any, str, int]] = [
 def plan_of(seed: int) -> list[Death]:
     """The ceremony first, in its order, the server in it too; then each place, in random order."""
     rng = random.Random(seed)
-    later = [("client", place) for place in CLIENT] + [("server", place) for place in SERVER]
-    rng.shuffle(later)
-    first = [("client", place) for place in CEREMONY]
-    first.insert(rng.randint(0, 3), ("server", ("passing on", CeremonyRun, "_exchange", 1)))
-    return [
-        Death(what, target, attribute, rng.randint(1, calls), rng.choice(("before", "after")), side)
-        for side, (what, target, attribute, calls) in [*first, *later]
+    later: list[Place] = [("client", place) for place in CLIENT] + [
+        ("server", place) for place in SERVER
     ]
+    rng.shuffle(later)
+    first: list[Place] = [("client", place) for place in CEREMONY]
+    first.insert(rng.randint(0, 3), ("server", ("passing on", CeremonyRun, "_exchange", 1)))
+    return deaths(rng, [*first, *later])
 
 
 @pytest.mark.parametrize("seed", range(6))

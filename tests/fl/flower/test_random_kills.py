@@ -7,7 +7,7 @@ in tests/fl/deployment/test_kills.py.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,25 @@ SERVER: list[tuple[str, Any, str, int]] = [
 ]
 
 
+Place = tuple[str, tuple[str, Any, str, int]]
+"""Whose process, and an entry of one of these lists."""
+
+
+def deaths(rng: random.Random, places: Sequence[Place]) -> list[Death]:
+    """One in each place, at a random call, before or after it."""
+    return [
+        Death(what, target, attribute, rng.randint(1, calls), rng.choice(("before", "after")), side)
+        for side, (what, target, attribute, calls) in places
+    ]
+
+
 def plan_of(seed: int) -> list[Death]:
     """Each place once, in random order, and the end of the training last."""
     rng = random.Random(seed)
     places = [("client", place) for place in CLIENT] + [("server", place) for place in SERVER]
     rng.shuffle(places)
-    found = [
-        Death(what, target, attribute, rng.randint(1, calls), rng.choice(("before", "after")), side)
-        for side, (what, target, attribute, calls) in places
-    ]
     return [
-        *found,
+        *deaths(rng, places),
         Death("ending", ServerRound, "finish", at=rng.choice(("before", "after")), side="server"),
         Death("ending", FolderStore, "finish", rng.randint(1, 5), rng.choice(("before", "after"))),
     ]

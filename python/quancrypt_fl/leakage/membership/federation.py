@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ class History:
 
     def mean_update(self, t: int) -> Weights:
         """The aggregate of round ``t``."""
-        return {n: np.mean([u[n] for u in self.updates[t]], axis=0) for n in self.weights[t]}
+        return _mean(self.updates[t])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +112,15 @@ class Federation:
                     difference, weights[-1], view, t, derive_seed(seed, "noise", t, client)
                 )
                 sums.append(shown)
-            mean = {n: np.mean([u[n] for u in sums], axis=0) for n in weights[-1]}
+            mean = _mean(sums)
             after = {n: (w + mean[n]).astype(np.float32) for n, w in weights[-1].items()}
             weights = [*weights, after] if keep else [after]
             updates = [*updates, sums] if keep else []
         return History(weights, updates, sent)
+
+
+def _mean(updates: Sequence[Weights]) -> Weights:
+    return {name: np.mean([u[name] for u in updates], axis=0) for name in updates[0]}
 
 
 def _shown(update: Weights, weights: Weights, view: View, t: int, seed: int) -> tuple[Weights, int]:
