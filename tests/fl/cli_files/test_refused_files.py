@@ -122,7 +122,8 @@ def test_outputs_that_cannot_be(site: Path, fail: Invoke, tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     assert "Not a directory" in fail(*encrypt, "file/0.qcu", *options)
     assert "file: is a file; --out names a folder" in fail("keygen", "--out", "file")
-    assert "file/keys: cannot be written: Not a dir" in fail("keygen", "--out", "file/keys")
+    below = fail("keygen", "--out", "file/keys")
+    assert below.startswith("quancrypt: file: is a file; --out names a folder")
 
 
 @pytest.mark.parametrize(
