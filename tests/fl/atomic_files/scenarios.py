@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+from tests.fl.atomic_files.joint_scenarios import STEPS
 from tests.fl.flower.histories import begun, core, grown, sealed, sealed_of
 from tests.fl.flower.states import TRAINING, bits, held, pending
 
@@ -320,4 +321,5 @@ SCENARIOS: dict[str, Scenario] = {
         lambda h: h.note("nodes", {"1": "b"}), lambda h: h.read("nodes") == {"1": "b"}
     ),
     "history: another key": rekeyed(),
+    **{name: Scenario(step.prepare, step.act, step.read) for name, step in STEPS.items()},
 }
