@@ -15,6 +15,8 @@ from quancrypt_native import wire
 from quancrypt_native.errors import AnsweredError, KeyMismatchError, ParameterError, WireFormatError
 
 DIGEST_BYTES = 32
+MOST_ANSWERED = 65_536
+"""Ciphertexts that a party answers: smudging hides its share in all of them up to 2^-40."""
 
 
 class Answered:
@@ -60,7 +62,8 @@ class Answered:
         Raises
         ------
         AnsweredError
-            If one of them was answered before, or stands twice; nothing is noted then.
+            If one of them was answered before, or stands twice, or they would be more than
+            :data:`MOST_ANSWERED` in all; nothing is noted then.
         """
         with self._lock, self._locked():
             known = self._known | self._read()
@@ -72,6 +75,12 @@ class Answered:
                 )
             if len(set(digests)) != len(digests):
                 raise AnsweredError("a ciphertext stands twice in this sum")
+            if len(known) + len(digests) > MOST_ANSWERED:
+                raise AnsweredError(
+                    f"party {self._index} has answered {len(known):,} ciphertexts, and this sum "
+                    f"has {len(digests):,}; allowed: {MOST_ANSWERED:,} under one key, which is as "
+                    "many as its noise is made for: make a new one"
+                )
             known.update(digests)
             self._write(known)
             self._known = known

@@ -132,7 +132,8 @@ class Ceremony:
         ParameterError
             If there are fewer parts than ``threshold``, or one of a participant is missing.
         KeyMismatchError
-            If a part belongs to another ceremony, party, sum or set of participants.
+            If a part belongs to another ceremony, party, sum or set of participants; or the sum to
+            another key, where :meth:`public_key` was called.
         WireFormatError
             If a part is malformed.
         DecryptionError
@@ -230,7 +231,10 @@ class Ceremony:
         raise KeyMismatchError(message)
 
     def _require_total(self, total: object) -> EncryptedUpdate:
-        """``total`` if it can be a sum under this ceremony's key."""
+        """``total`` if it can be a sum under this ceremony's key.
+
+        Which key that is this object knows once it has formed it; before that any will do.
+        """
         if not isinstance(total, EncryptedUpdate):
             raise ParameterError(f"total is a {type(total).__name__}; allowed: EncryptedUpdate")
         if total.params != self._params:

@@ -156,12 +156,15 @@ class Party:
         Raises
         ------
         AnsweredError
-            If one of the sum's ciphertexts was answered before.
+            If one of the sum's ciphertexts was answered before, or this party has answered 65,536
+            under its key.
         ParameterError
             If the participants are too few, not distinct or without this party, or deals of some
             parties were not received.
         KeyMismatchError
-            If ``total`` was made with other parameters or under another key.
+            If ``total`` was made with other parameters; also if it is under another key, where this
+            party's ceremony object has formed the public key (:meth:`Ceremony.public_key`). After a
+            restart it has not, unless that is called again: compare ``total.key_id`` then.
         """
         chosen = self._participants(participants)
         self._ceremony._require_total(total)

@@ -34,7 +34,7 @@ class DecryptionError(QuanCryptError):
 
 
 class AnsweredError(QuanCryptError):
-    """A party of a threshold key was asked about a ciphertext a second time."""
+    """A party of a threshold key has answered for a ciphertext before, or for as many as it may."""
 
 
 class SecretKeyPickleError(QuanCryptError, TypeError):

@@ -14,7 +14,7 @@ import pytest
 from tests.fl.reference import assert_same_tensors, recorded
 
 from quancrypt_fl import QuanCryptConfig
-from quancrypt_fl.engines import simulation as engine
+from quancrypt_fl.engines import federation as engine
 from quancrypt_fl.method.roles import Update
 from quancrypt_fl.method.spool import MEMORY_LIMIT, KeptUploads, spooled
 from quancrypt_fl.method.weighting import Share

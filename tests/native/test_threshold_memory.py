@@ -241,3 +241,33 @@ def test_a_link_to_the_memory_is_followed(tmp_path: Path) -> None:
     assert link.is_symlink()
     with pytest.raises(AnsweredError):
         opened(state, party_group.ceremony, real).partial_decryption(total, [0, 1])
+
+
+def test_a_party_answers_for_as_many_ciphertexts_as_its_noise_is_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a state, and over restarts: the limit is of the key, not of a process."""
+    assert _answered.MOST_ANSWERED == 65_536  # 2^-56 each, 2^-40 in all: docs/cryptography.md
+    monkeypatch.setattr(_answered, "MOST_ANSWERED", 3)
+    params = parameters(3)
+    ceremony = ceremony_of(params, 2)
+    memory = tmp_path / "memory"
+    parties = [Party(ceremony, i, memory=memory if i == 0 else None) for i in range(3)]
+    for sender in parties:
+        for recipient, data in sender.deal().items():
+            parties[recipient].receive(sender.index, data)
+    public = ceremony.public_key({party.index: party.public_share() for party in parties})
+    encryptor = qn.Encryptor(params, public)
+
+    def total(ciphertexts: int) -> qn.EncryptedUpdate:
+        q = np.zeros(ciphertexts * params.values_per_ciphertext, dtype=np.int64)
+        return qn.aggregate([encryptor.encrypt_integers(q)])
+
+    parties[0].partial_decryption(total(2), [0, 1])
+    with pytest.raises(AnsweredError, match="has answered 2 ciphertexts, and this sum has 2; allo"):
+        parties[0].partial_decryption(total(2), [0, 1])
+    parties[0].partial_decryption(total(1), [0, 1])
+    again = opened(sealed(parties[0]), ceremony, memory)
+    for party in (parties[0], again):
+        with pytest.raises(AnsweredError, match="allowed: 3 under one key"):
+            party.partial_decryption(total(1), [0, 1])

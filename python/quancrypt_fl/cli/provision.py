@@ -32,6 +32,12 @@ _SERVER, _KEYS, _JOIN = "Server", "Keys and certificates", "Clients that come la
 _PORT = 8000  # Flower's
 _MODEL_OPTIONS = ("dataset", "model")
 
+_ONE_PASSPHRASE = (
+    "the kits have one passphrase: whoever copies as many of them as open a sum, and records what "
+    "passes the server while the clients make their key, has that key. --passphrase-dir gives each "
+    "kit its own"
+)
+
 
 @with_config_options_except(
     "data_dir", "out", "tensorboard", "device", "processes",  # a site's own business
@@ -236,10 +242,14 @@ def provision(
     with _terminated_as_interrupted():
         key = _clients_key(params, plan, passphrases)
         made = make(out, plan, key, keep_authority=keep_ca)
+    one_passphrase = passphrase_dir is None
+    warnings = [_ONE_PASSPHRASE] if one_passphrase and config.threshold is not None else []
     if json_only:
-        print_json(_document(made, plan, params))
+        print_json({**_document(made, plan, params), "warnings": warnings})
     else:
-        _print(made, plan, params, one_passphrase=passphrase_dir is None)
+        _print(made, plan, params, one_passphrase=one_passphrase)
+        for warning in warnings:
+            print(f"\nWarning: {warning}.")
 
 
 def _own_app(context: typer.Context, no_model: bool, values: int | None) -> bool:

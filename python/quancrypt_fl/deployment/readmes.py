@@ -13,7 +13,9 @@ __all__ = ["authority", "client", "newcomers", "overview", "server"]
 _OPENS_ALL = """it holds
   the key that opens every client's update."""
 _SEALS_PARTS = """it holds
-  the clients' group key, which keeps means and models from the server."""
+  the clients' group key, which keeps means and models from the server.
+- Whoever keeps as many kits as open a sum, with their passphrases, and records
+  what passes the server while the clients make their key, has that key."""
 
 
 def overview(

@@ -6,7 +6,7 @@ process (the global state, a finished training) goes to the client's store befor
 
 from __future__ import annotations
 
-import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,26 +17,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
 from quancrypt_fl.flower.chain import agreed_facts, digest, first_link, next_link
 from quancrypt_fl.flower.client_keys import ClientKeys, Updates
+from quancrypt_fl.flower.client_sums import ClientSums, layouts_of, without_bounds
 from quancrypt_fl.flower.protocol import Link, Phase, ProtocolError, Reply, Request
 from quancrypt_fl.flower.snapshot import SnapshotError, open_snapshot, seal_snapshot
 from quancrypt_fl.flower.stores import ClientStore, Held, Pending
 from quancrypt_fl.flower.sums import Sums
 from quancrypt_fl.method.pruning import Mask
+from quancrypt_fl.method.quancrypt import Layout
 from quancrypt_fl.method.roles import ClientMemory, GlobalState, Tensors, Update
 from quancrypt_fl.method.updates import form_update, protect
 from quancrypt_fl.method.variances import possible
-from quancrypt_fl.method.weighting import Share
+from quancrypt_fl.method.weighting import Share, check_scale
 from quancrypt_fl.seeds import generator
 
 __all__ = ["ClientRound", "Finished"]
 
 Model = Mapping[str, NDArray[Any]]
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,11 @@ class ClientRound:
         Number of the client, from 0; decides its dither where the agreement has a seed.
     name
         What it calls itself.
+
+    Raises
+    ------
+    MethodError
+        If the request's scale is none that the agreement can lead to.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class ClientRound:
         index: int = 0,
         name: str = "",
     ) -> None:
+        check_scale(request.agreement.weighting, request.scale, request.agreement.max_weight)
         self._request = request
         self._blobs = blobs
         self._store = store
@@ -88,11 +93,20 @@ class ClientRound:
         self.memory: ClientMemory = store.memory()
         self.seconds: dict[Phase, float] = {"train": 0.0, "protect": 0.0, "unprotect": 0.0}
         self._damaged: int | None = None
+        self._dither_seed: int | None = None  # of the training at hand
 
     @cached_property
     def updates(self) -> Updates:
         """What protects updates and opens sums; with a joint key, once there is one."""
         return self._keys.updates(self._request.agreement.rounding, self._dither)
+
+    @property
+    def _sums(self) -> ClientSums:
+        return ClientSums(self.updates, self._keys.params, self.method)
+
+    def layouts(self, held: Held) -> tuple[Layout, ...]:
+        """What sums of the round that begins with the state held consist of."""
+        return layouts_of(self.method, held.state, self._request.floats)
 
     # --- the global state ---
 
@@ -173,27 +187,21 @@ class ClientRound:
         data = self._blobs.get(f"sum-{link.round}", b"")
         if digest(data) != link.digest:
             raise ProtocolError(f"the sum of round {link.round + 1} is not the one announced")
+        if self._request.agreement.weighting != "prescaled" and link.scale != 1.0:
+            raise ProtocolError(f"round {link.round + 1}: a scale of {link.scale}; allowed: 1")
         sums = Sums.from_bytes(data)
         if sums.reports:
-            state = replace(state, bounds=self._bounds(sums.reports, sums.reports_weight))
-        masks = self.method.masks(state)
-        try:
-            mean, weight = self.updates.unprotect(sums.updates)
-        except qn.DecryptionError as error:
-            # One upload was not well-formed. It fails for everybody, so all go on alike.
-            _LOG.warning(
-                "the sum of round %d does not open, and the model stays as it was: %s",
-                link.round + 1,
-                error,
-            )
+            bounds = self._sums.bounds(sums.reports, sums.reports_weight)
+            state = state if bounds is None else replace(state, bounds=bounds)
+        mean = self._sums.mean(sums.updates, link.weight, state, self._request.floats)
+        if mean is None:
             return Held(replace(state, round=state.round + 1), chain)
-        if weight != link.weight:
-            raise MethodError(
-                f"round {link.round + 1}: the sum has the weight {weight}, the server's ledger "
-                f"says {link.weight}"
-            )
-        after = self.method.apply(state, mean, weight, masks, link.scale)
         self._settle(link)
+        if state.bounds is None:  # all have uploaded zeros: see :func:`.without_bounds`
+            bounds = self.method.agreed(mean, link.weight)
+            return Held(replace(state, round=state.round + 1, bounds=bounds), chain)
+        masks = self.method.masks(state)
+        after = self.method.apply(state, mean, link.weight, masks, link.scale)
         return Held(replace(after, weights=possible(after.weights)), chain)
 
     def _settle(self, link: Link) -> None:
@@ -217,13 +225,23 @@ class ClientRound:
     # --- a round ---
 
     def train(self, held: Held, app: Callable[[], Finished]) -> Pending:
-        """Train, unless a training from this very state is already there: it is used again."""
+        """Train, unless a training from this very state is already there: it is used again.
+
+        Raises
+        ------
+        MethodError
+            If it is gone and an upload of it is asked for once more, under a joint key: two sums of
+            one state would differ by the two trainings.
+        """
         pending = self._store.pending()
         if pending is not None and (pending.round, pending.chain) == (
             held.state.round,
             held.chain,
         ):
+            self._dither_seed = pending.dither
             return pending
+        if self._keys.party is not None and "train" not in self._request.asks:
+            raise MethodError("the training of this round, which is asked for again, is gone")
         done = app()
         self._check(done.weights, held.state.weights)
         loss = done.metrics.get("train_loss", done.metrics.get("train-loss"))
@@ -235,7 +253,9 @@ class ClientRound:
             samples=done.samples,
             metrics=dict(done.metrics),
             seconds=done.seconds,
+            dither=secrets.randbits(63),
         )
+        self._dither_seed = pending.dither
         self._store.keep_pending(pending)
         self.seconds["train"] += done.seconds
         return pending
@@ -255,8 +275,14 @@ class ClientRound:
             update = self._update(state, pending, masks)
             before = self.memory
             self.memory = ClientMemory(before.residual, before.buffers)
-            data = protect(self, update, state, self.method, masks).data
-            residual, self.memory = self.memory.residual, before
+            if state.bounds is None:
+                tensors, clips = without_bounds(self.method, update)
+                data = self.updates.protect(tensors, clips, state.round).data
+                residual: Tensors = update.whole or {}
+            else:
+                data = protect(self, update, state, self.method, masks).data
+                residual = self.memory.residual
+            self.memory = before
         if self.method.error_feedback:
             self._store.keep_pending(replace(pending, residual=residual))
         return data
@@ -297,27 +323,20 @@ class ClientRound:
         return form_update(self, pending.weights, share, state, self.method, masks)
 
     def _with_bounds(self, state: GlobalState) -> GlobalState:
+        """The state with clip bounds; without, where the sum of reports did not open."""
         if "reports" not in self._blobs:
-            if state.bounds is None:
+            if state.bounds is None and state.round == 0:
                 raise ProtocolError("an upload is asked for before clip bounds are agreed on")
             return state
         with self.phase("unprotect"):
-            bounds = self._bounds(self._blobs["reports"], self._request.reports_weight)
+            bounds = self._sums.bounds(self._blobs["reports"], self._request.reports_weight)
         return replace(state, bounds=bounds)
 
-    def _bounds(self, reports: bytes, expected: int) -> dict[str, float]:
-        """Clip bounds, from the sum of reports."""
-        mean, weight = self.updates.unprotect(reports)
-        if weight != expected:
-            raise MethodError(
-                f"the sum of reports has the weight {weight}, the server's ledger says {expected}"
-            )
-        return self.method.agreed(mean, weight)
-
     def _dither(self, t: int) -> np.random.Generator:
+        """Of a training, also if its update is encrypted once more: the same is added then."""
         seed = self._request.agreement.seed
         if seed is None:
-            return np.random.default_rng()
+            return np.random.default_rng(self._dither_seed)
         return generator(seed, "rounding", t, self.index)
 
     def _check(self, trained: Tensors, before: Tensors) -> None:

@@ -49,6 +49,9 @@ class Updates(Protocol):
     ) -> dict[str, NDArray[np.float32]]:
         """What :meth:`protect` of the same arguments adds to the sum."""
 
+    def total_of(self, data: bytes) -> bytes:
+        """The serialized sum in what :meth:`unprotect` reads."""
+
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """Weighted means, and the total weight."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -62,6 +63,9 @@ class Pending:
         Wall-clock seconds of the training.
     residual
         What error feedback carries over if the upload is counted; None before an upload.
+    dither
+        Seed of stochastic rounding where the agreement has none: an update that is encrypted once
+        more is rounded alike. None if a version before wrote it.
     """
 
     round: int
@@ -72,7 +76,10 @@ class Pending:
     metrics: Metrics
     seconds: float
     residual: Tensors | None = None
+    dither: int | None = None
 
+
+_WIDEST = 2.2250738585072014e-308  # no positive float is longer in JSON: 23 characters
 
 _Round = Annotated[int, Field(ge=0, lt=2**63)]
 _Chain = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -91,6 +98,7 @@ class _HeldFacts(_Facts):
     round: _Round
     chain: _Chain
     bounds: dict[str, _Bound] | None
+    pad: str = ""
 
 
 class _PendingFacts(_Facts):
@@ -102,6 +110,7 @@ class _PendingFacts(_Facts):
     metrics: dict[str, Any]
     seconds: float
     residual: bool
+    dither: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
 class _MemoryFacts(_Facts):
@@ -110,14 +119,24 @@ class _MemoryFacts(_Facts):
 
 def held_bytes(held: Held, training: str) -> bytearray:
     """A global state of a training."""
-    bounds = held.state.bounds
+    state = held.state
+    bounds = None if state.bounds is None else {n: float(b) for n, b in state.bounds.items()}
+    # A snapshot of it shows its length, which must not tell what the bounds are, or if there are
+    # any: whether sums open is an oracle for the key.
+    widest = dict.fromkeys(state.weights, _WIDEST)
     document = {
         "kind": "held",
-        "round": held.state.round,
+        "round": state.round,
         "chain": held.chain,
-        "bounds": None if bounds is None else {name: float(b) for name, b in bounds.items()},
+        "bounds": bounds,
+        "pad": " " * max(0, _length(widest) - _length(bounds)),
     }
     return _pack(document, training, {"weights": held.state.weights})
+
+
+def _length(bounds: Mapping[str, float] | None) -> int:
+    """Characters that it takes in the header of a file of tensors: JSON in a text of JSON."""
+    return len(json.dumps(json.dumps(bounds)))
 
 
 def read_held(data: bytearray, training: str) -> Held:
@@ -138,6 +157,7 @@ def pending_bytes(pending: Pending, training: str) -> bytearray:
         "metrics": dict(pending.metrics),
         "seconds": float(pending.seconds),
         "residual": pending.residual is not None,
+        "dither": pending.dither,
     }
     parts = {"weights": pending.weights, "residual": pending.residual or {}}
     return _pack(document, training, parts)
@@ -155,6 +175,7 @@ def read_pending(data: bytearray, training: str) -> Pending:
         metrics=facts.metrics,
         seconds=facts.seconds,
         residual=parts["residual"] if facts.residual else None,
+        dither=facts.dither,
     )
 
 

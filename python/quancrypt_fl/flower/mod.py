@@ -213,7 +213,7 @@ class _Exchange:
         if self._message.metadata.message_type.split(".")[0] == MessageType.EVALUATE:
             return self._evaluate(held)
         asks = self._request.asks
-        blobs = self._of_party(asks)
+        blobs = self._of_party(asks, held)
         pending = None
         content = RecordDict()
         if {"train", "report", "upload"} & set(asks):
@@ -232,7 +232,7 @@ class _Exchange:
             self._store.finish(self._model(held))
         return self._reply(self._work.reply(held, asks, pending), blobs, content)
 
-    def _of_party(self, asks: Collection[str]) -> dict[str, bytes]:
+    def _of_party(self, asks: Collection[str], held: Held) -> dict[str, bytes]:
         """What this client's party of a joint key has to say."""
         if not {*CEREMONY, "open"} & set(asks):
             return {}
@@ -242,7 +242,13 @@ class _Exchange:
         from quancrypt_fl.flower.parties import party_steps
 
         with self._work.phase("open" if "open" in asks else "key"):
-            return party_steps(party, self._request, blobs_of(self._message), self._keys.secret)
+            return party_steps(
+                party,
+                self._request,
+                blobs_of(self._message),
+                self._keys.secret,
+                self._work.layouts(held),
+            )
 
     def _evaluate(self, held: Held) -> Message:
         reply = self._call_next(self._for_app(held), self._context)

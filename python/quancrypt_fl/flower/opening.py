@@ -2,7 +2,11 @@
 
 They are chosen before they answer, and only the parts of all of them are worth something. If one
 falls silent, the same updates are encrypted afresh and summed again, for a client answers once for
-a sum. The server cannot read parts: it sends them back along with the sum.
+a sum; of the silent one what it uploaded before is added, so that all sums of a state hold the same
+(:mod:`.same_sum`). The server cannot read parts: it sends them back along with the sum.
+
+A server that dies meanwhile no longer knows what was in the sum, which parts may have opened. So it
+notes on disk that it asks before it does, and the round ends without a sum when it starts again.
 """
 
 from __future__ import annotations
@@ -15,21 +19,30 @@ from flwr.app import ConfigRecord, Message
 
 from quancrypt_fl.errors import MethodError, NotOpenedError
 from quancrypt_fl.flower.exchanges import Exchanges
+from quancrypt_fl.flower.history import History
 from quancrypt_fl.flower.ledger import Total
 from quancrypt_fl.flower.protocol import Ask, Opening, Reply, blobs_of
 from quancrypt_fl.flower.requests import Step
 from quancrypt_fl.joint.opened import OpenedSum
 
-__all__ = ["ATTEMPTS", "Collect", "JointKey", "Opener"]
+__all__ = ["ATTEMPTS", "Collect", "JointKey", "Opener", "was_opening"]
 
 ATTEMPTS = 3
 """Sums of the same updates that are formed at most in a round."""
 
 PHASE = "open"
+NOTE = "opening"
+"""Name of the note, in a training's history, that says in which state parts were last asked for."""
 _OVERHEAD = 1 << 14  # bytes of a part's header and seal
 
 Collect = Callable[[list[int], int], tuple[Total, list[int]]]
-"""From nodes and the attempt, from 0, to a sum and the nodes that are in it."""
+"""From nodes that encrypt, and the attempt from 0, to a sum and the nodes that are in it."""
+
+
+def was_opening(history: History) -> bool:
+    """Whether a server asked for parts in the state that the history has, and did not finish."""
+    noted = history.read(NOTE)
+    return noted is not None and noted["chain"] == history.chain
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,8 @@ class Opener:
         parts: dict[int, bytes] = {}
         opening = Opening(participants=tuple(sorted(chosen)))
         limit = len(total.data) + _OVERHEAD
+        if not self._asked:
+            self.exchanges.history.note(NOTE, {"chain": self.exchanges.history.chain})
 
         def accept(node: int, reply: Reply, message: Message, asks: Sequence[Ask]) -> None:
             del asks

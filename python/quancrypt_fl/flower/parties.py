@@ -18,7 +18,7 @@ Files, of mode 0600, in a folder for the ceremony::
     answered         ciphertexts that were answered; the library keeps it
     received.json    digests of deals and commitments, by sender
     public.key       the joint public key
-    openings.json    which sums of the current round were opened
+    openings.json    which sums were opened: see :mod:`.openings`
     part             the last part, as it was sent
 """
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,19 +36,20 @@ from typing import Any
 import quancrypt_native as qn
 from quancrypt_fl.atomic_files import remove_leftovers, write_atomically
 from quancrypt_fl.errors import MethodError
+from quancrypt_fl.flower.openings import MOST_SUMS, Asking, Openings
 from quancrypt_fl.flower.protocol import Opening, ProtocolError, Request
 from quancrypt_fl.flower.stores import StoreError
 from quancrypt_fl.joint.ceremony import ceremony_of
 from quancrypt_fl.joint.facts import JointFacts
 from quancrypt_fl.joint.protector import GroupKey, sealed_part
+from quancrypt_fl.method.quancrypt import Layout
+from quancrypt_fl.protect import has_layout
 from quancrypt_native import threshold
 from quancrypt_native.channels import ChannelKey
 
-__all__ = ["MOST_OPENINGS", "JointParty", "party_steps"]
+__all__ = ["JointParty", "party_steps"]
 
-MOST_OPENINGS = 6
-"""Sums of which a client gives its part in one round: reports and uploads, three attempts each."""
-
+_LOG = logging.getLogger(__name__)
 _STATE_LABEL = b"quancrypt_fl party state v1"
 _DEAL = b"quancrypt_fl deal v1"
 _DIGEST_BYTES = 32
@@ -209,7 +211,7 @@ class JointParty:
     # --- rounds ---
 
     def part(
-        self, total: bytes, participants: tuple[int, ...], group: GroupKey, state: str
+        self, total: bytes, participants: tuple[int, ...], group: GroupKey, asking: Asking
     ) -> bytes:
         """Give this party's part of opening a sum, sealed for the clients; it is on disk by then.
 
@@ -221,14 +223,15 @@ class JointParty:
             Parties that open it.
         group
             The clients' group key.
-        state
-            Chain id of the state in whose round the sum was formed.
+        asking
+            In which round, and what its sums consist of.
 
         Raises
         ------
         MethodError
-            If the sum is under another key or of less weight than ``least``, was opened before for
-            others, or is one more than :data:`MOST_OPENINGS` of a round.
+            If the sum is under another key, of other tensors or of less weight than ``least``, was
+            opened before for others, or must not be opened by what was before: see
+            :mod:`.openings`.
         QuanCryptError
             As of :func:`~quancrypt_fl.joint.protector.sealed_part`.
         """
@@ -237,24 +240,15 @@ class JointParty:
         kept = self._read(_PART) or b""
         if kept.startswith(label):
             return kept[len(label) :]
-        self._check(total)
-        opened = self._openings(state)
-        if digest.hex() in opened:
-            raise MethodError(
-                "this site has answered for this sum before, and does so once: sum fresh uploads"
-            )
-        if len(opened) >= MOST_OPENINGS:
-            raise MethodError(
-                f"this site has answered for {len(opened)} sums of this round; allowed: "
-                f"{MOST_OPENINGS}"
-            )
-        document = {"state": state, "sums": [*opened, digest.hex()]}
-        self._write(_OPENINGS, json.dumps(document).encode())
+        self._check(total, asking)
+        opened = self._openings().with_sum(asking, digest.hex())
+        self._write(_OPENINGS, json.dumps(opened.to_document()).encode())
         sealed = sealed_part(self._party, group, total, participants)
         self._write(_PART, label + sealed)
+        _LOG.info("helped to open sum %d of at most %d of this joint key", opened.sums, MOST_SUMS)
         return sealed
 
-    def _check(self, data: bytes) -> None:
+    def _check(self, data: bytes, asking: Asking) -> None:
         public = self.require_public()
         total = qn.EncryptedUpdate.parse(data, self.ceremony.params)
         if total.key_id != public.key_id:
@@ -264,11 +258,17 @@ class JointParty:
                 f"a sum of the weight {total.weight}; this site opens none below "
                 f"{self.facts.least}: it could be one client's update"
             )
+        if not any(has_layout(total, layout) for layout in asking.layouts):
+            raise MethodError(
+                f"a sum of {total.layout.values:,} values in {len(total.layout.tensors)} tensors, "
+                f"which is none of round {asking.round + 1}"
+            )
 
-    def _openings(self, state: str) -> list[str]:
-        document = self._json(_OPENINGS)
-        sums = document.get("sums") if document.get("state") == state else []
-        return [str(digest) for digest in sums] if isinstance(sums, list) else []
+    def _openings(self) -> Openings:
+        try:
+            return Openings.from_document(self._json(_OPENINGS))
+        except ValueError as error:
+            raise StoreError(f"{self._folder / _OPENINGS}: is damaged: {error}") from error
 
     # --- disk ---
 
@@ -332,11 +332,16 @@ class JointParty:
 
 
 def party_steps(
-    party: JointParty, request: Request, blobs: Mapping[str, bytes], group: GroupKey
+    party: JointParty,
+    request: Request,
+    blobs: Mapping[str, bytes],
+    group: GroupKey,
+    layouts: tuple[Layout, ...],
 ) -> dict[str, bytes]:
     """Do what a request asks of a party; the bytes of the reply by name.
 
     Deals are called ``deal-`` and the index of the other party, shares ``share-`` likewise.
+    ``layouts``: what sums of the request's round can consist of.
     """
     asks, said = set(request.asks), dict[str, bytes]()
     if "deal" in asks:
@@ -349,7 +354,8 @@ def party_steps(
         opening = _opening(request)
         if "total" not in blobs:
             raise ProtocolError("the request lacks the sum that is to be opened")
-        said["part"] = party.part(blobs["total"], opening.participants, group, request.chain)
+        asking = Asking(request.training, request.round, request.chain, layouts)
+        said["part"] = party.part(blobs["total"], opening.participants, group, asking)
     return said
 
 

@@ -28,9 +28,10 @@ from quancrypt_fl.flower.opening import Collect, JointKey, Opener
 from quancrypt_fl.flower.outcome import Answer, Outcome
 from quancrypt_fl.flower.protocol import Ask, Reply, blobs_of
 from quancrypt_fl.flower.requests import Step
+from quancrypt_fl.flower.same_sum import SameSum
 from quancrypt_fl.flower.snapshot_prefix import says_of_itself
 from quancrypt_fl.method.agreement import Agreement
-from quancrypt_fl.method.quancrypt import QuanCrypt
+from quancrypt_fl.method.quancrypt import Layout, QuanCrypt
 from quancrypt_fl.method.rounds import arrivals_scale
 from quancrypt_fl.method.weighting import Share
 
@@ -186,6 +187,7 @@ class _Work:
         self._reports: dict[int, bytes] = {}
         self._parts: dict[int, int] = {}  # clients of a region that did the last step
         self._largest = 0
+        self._sum: SameSum | None = None  # that uploads are added to
         self._opener: Opener | None = None
         if around.joint is not None:
             self._opener = Opener(around.exchanges, around.joint, config)
@@ -210,40 +212,50 @@ class _Work:
         if no_bounds:
             if not early:
                 nodes = self._ask(nodes, ("report",), shares)
+            reports, nodes = self._agree(nodes, shares)
+        self._upload(nodes, ("upload",), shares, reports)
+
+    def _agree(self, nodes: list[int], shares: Mapping[int, Share]) -> tuple[Total, list[int]]:
+        """The sum of the reports, and the nodes that are in it: the others are out of the round."""
+        layout = self._r.method.report_layout()
+        with self._same_sum(layout, shares) as reports:
 
             def collect(nodes: list[int], attempt: int) -> tuple[Total, list[int]]:
                 if attempt:
                     nodes = self._ask(nodes, ("report",), shares, again=True)
-                return self._sum_reports(nodes, shares)
+                    reports.begin_again()
+                return self._sum_reports(nodes, reports)
 
-            reports, nodes = self._opened(collect, nodes, "reports")
-            self._out.reports = reports
-            self._out.download_bytes += len(reports.data)
-        self._upload(nodes, ("upload",), shares, reports)
+            total, nodes = self._opened(collect, nodes, "reports")
+        self._out.reports = total
+        self._out.download_bytes += len(total.data)
+        return total, nodes
+
+    def _same_sum(self, layout: Layout, shares: Mapping[int, Share]) -> SameSum:
+        r = self._r
+        return SameSum(
+            lambda: Ledger(r.params, self._key_id(), layout, shares, r.regions),
+            repeats=self._opener is not None,
+        )
 
     def _shares(self, nodes: list[int]) -> dict[int, Share]:
         counts = [self._r.book[node].samples or 1 for node in nodes]
         return dict(zip(nodes, self._r.agreement.shares(counts), strict=True))
 
-    def _sum_reports(
-        self, nodes: list[int], shares: Mapping[int, Share]
-    ) -> tuple[Total, list[int]]:
-        """The sum of the reports, and the nodes that are in it: the others are out of the round."""
-        r = self._r
-        layout = r.method.report_layout()
-        ledger = Ledger(r.params, self._key_id(), layout, shares, r.regions)
+    def _sum_reports(self, nodes: list[int], reports: SameSum) -> tuple[Total, list[int]]:
         for node in nodes:
             try:
                 with self._aggregating():
-                    ledger.add(node, self._reports[node], self._parts.get(node, 1))
+                    reports.add(node, self._reports[node], self._parts.get(node, 1))
             except (MethodError, qn.QuanCryptError) as error:
                 self._refuse(node, "report", str(error))
-        self._check_number(list(ledger.entries), "reported")
-        total = self._closed(ledger)
+        inside = reports.complete()
+        self._check_number(inside, "reported")
+        total = self._closed(reports.ledger)
         self._out.upload_bytes += max(len(data) for data in self._reports.values())
-        self._out.ciphertexts += ledger.ciphertexts
+        self._out.ciphertexts += reports.ledger.ciphertexts
         self._reports.clear()
-        return total, list(ledger.entries)
+        return total, inside
 
     def _upload(
         self,
@@ -253,18 +265,24 @@ class _Work:
         reports: Total | None = None,
     ) -> None:
         r, out = self._r, self._out
-        layout = r.method.upload_layout(r.shapes, self._t)
+        with self._same_sum(r.method.upload_layout(r.shapes, self._t), shares) as updates:
+            self._sum = updates
 
-        def collect(nodes: list[int], attempt: int) -> tuple[Total, list[int]]:
-            ledger = out.ledger = Ledger(r.params, self._key_id(), layout, shares, r.regions)
-            self._ask(nodes, ("upload",) if attempt else asks, shares, reports, again=attempt > 0)
-            self._check_number(list(ledger.entries), "uploaded")
-            out.scale = arrivals_scale(ledger.arrived, len(shares))
-            out.ciphertexts += ledger.ciphertexts
-            out.upload_bytes += self._largest
-            return self._closed(ledger), list(ledger.entries)
+            def collect(nodes: list[int], attempt: int) -> tuple[Total, list[int]]:
+                if attempt:
+                    updates.begin_again()
+                self._ask(
+                    nodes, ("upload",) if attempt else asks, shares, reports, again=attempt > 0
+                )
+                inside = updates.complete()
+                self._check_number(inside, "uploaded")
+                out.ledger = updates.ledger
+                out.scale = arrivals_scale(out.ledger.arrived, len(shares))
+                out.ciphertexts += out.ledger.ciphertexts
+                out.upload_bytes += self._largest
+                return self._closed(out.ledger), inside
 
-        out.total, _ = self._opened(collect, nodes, "updates")
+            out.total, _ = self._opened(collect, nodes, "updates")
 
     def _opened(self, collect: Collect, nodes: list[int], what: str) -> tuple[Total, list[int]]:
         """The sum that clients can open, and the nodes that are in it."""
@@ -315,7 +333,8 @@ class _Work:
             phase=phase,
             again=asks if again else (),
         )
-        self._check_number(list(did), f"answered ({phase})")
+        if not again:  # else earlier uploads stand in for those who did not answer
+            self._check_number(list(did), f"answered ({phase})")
         return [node for node in nodes if node in did]
 
     def _accept(self, node: int, reply: Reply, message: Message, asks: Sequence[Ask]) -> None:
@@ -331,10 +350,10 @@ class _Work:
                 raise MethodError(f"a report of {len(report):,} bytes; allowed: 1 to {limit:,}")
             self._reports[node] = report
         if "upload" in asks:
-            assert out.ledger is not None
+            assert self._sum is not None
             upload = blobs.get("upload", b"")
             with self._aggregating():
-                out.ledger.add(node, upload, reply.parts)
+                self._sum.add(node, upload, reply.parts)
             self._largest = max(self._largest, len(upload))
         if node in self._r.regions:
             self._parts[node] = reply.parts

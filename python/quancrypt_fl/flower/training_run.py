@@ -22,7 +22,7 @@ from quancrypt_fl.flower.history import History, RoundSum
 from quancrypt_fl.flower.model import model_from_bytes
 from quancrypt_fl.flower.nodes import NodeBook
 from quancrypt_fl.flower.observing import RunObservers
-from quancrypt_fl.flower.opening import JointKey
+from quancrypt_fl.flower.opening import JointKey, was_opening
 from quancrypt_fl.flower.outcome import Outcome
 from quancrypt_fl.flower.records import deployed_record, with_evaluation
 from quancrypt_fl.flower.reply_gate import ReplyGate
@@ -142,6 +142,9 @@ class TrainingRun:
         self._have_joint_key()
         if history.finished and "metrics" not in history.records[-1]:
             self._evaluate()  # the server was stopped between a sum and its evaluation
+        if history.finished < num_rounds and was_opening(history):
+            self._give_up_round()
+            self._evaluate()
         while history.finished < num_rounds:
             self._one_round()
             self._evaluate()
@@ -210,6 +213,13 @@ class TrainingRun:
             nodes, config, snapshot_from=nodes[t % len(nodes)] if due else None
         )
         self._close(outcome, nodes, time.perf_counter() - started)
+
+    def _give_up_round(self) -> None:
+        """End a round without a sum: one of it may have been opened, and any other would differ."""
+        t = self._history.finished
+        self._observer.round_started(round=t + 1, asked={})
+        reason = "the server was stopped while clients opened the sum of this round"
+        self._close(Outcome(failed=reason), [], 0.0)
 
     def _as_many_as_may(self, nodes: list[int]) -> list[int]:
         """All nodes; of those who joined beyond what the parameters allow, some in each round."""

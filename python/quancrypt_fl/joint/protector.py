@@ -61,6 +61,10 @@ class JointProtector(Encrypting):
         self._ceremony = ceremony
         self._group = group
 
+    def total_of(self, data: bytes) -> bytes:
+        """The serialized sum in an :class:`OpenedSum`."""
+        return OpenedSum.from_bytes(data).total
+
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """Weighted means of an :class:`OpenedSum` as float32, and its total weight.
 
@@ -110,7 +114,8 @@ def sealed_part(
     participants = sorted(participants)
     total = qn.EncryptedUpdate.from_bytes(data, party.ceremony.params)
     part = party.partial_decryption(total, participants)
-    nonce = os.urandom(_NONCE_BYTES)  # a party answers at most 2**20 times: no two are alike
+    # Up to 128 parties seal up to 2^16 parts each: two nonces are alike with probability 2^-51.
+    nonce = os.urandom(_NONCE_BYTES)
     context = _context(party.ceremony, data, party.index, participants)
     return nonce + AESGCM(group.derive(_LABEL)).encrypt(nonce, part, context)
 

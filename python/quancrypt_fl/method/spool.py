@@ -32,21 +32,25 @@ class KeptUploads:
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (close() closes it)
             max_size=limit, prefix="quancrypt-"
         )
-        self._lengths: list[int] = []
+        self._places: list[tuple[int, int]] = []  # offset and length of each
 
     def append(self, data: bytes) -> None:
         """Keep one more."""
-        self._file.seek(0, 2)
+        self._places.append((self._file.seek(0, 2), len(data)))
         self._file.write(data)
-        self._lengths.append(len(data))
+
+    def __getitem__(self, place: int) -> bytes:
+        """The one that came after ``place`` others."""
+        offset, length = self._places[place]
+        self._file.seek(offset)
+        return self._file.read(length)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
     def __iter__(self) -> Iterator[bytes]:
         """All of them, one in memory at a time."""
-        offset = 0
-        for length in self._lengths:
-            self._file.seek(offset)
-            yield self._file.read(length)
-            offset += length
+        return (self[place] for place in range(len(self)))
 
     def close(self) -> None:
         """Forget them."""

@@ -21,7 +21,7 @@ from fractions import Fraction
 
 from quancrypt_fl.errors import MethodError
 
-__all__ = ["Share", "arrivals_scale", "integer_weights", "sample_shares", "shares"]
+__all__ = ["Share", "arrivals_scale", "check_scale", "integer_weights", "sample_shares", "shares"]
 
 _MAX_TOTALS_TRIED = 256
 
@@ -55,6 +55,17 @@ def shares(weighting: str, counts: Sequence[int], max_weight: int) -> list[Share
     if weighting == "uniform":
         return [Share(1) for _ in counts]
     raise MethodError(f"weighting {weighting!r} is not one of integer, prescaled, uniform")
+
+
+def check_scale(weighting: str, scale: float, max_weight: int) -> None:
+    """Raise :class:`MethodError` for a scale that no sample counts lead to.
+
+    A prescaled share is ``clients * count / total``, at most the number of clients.
+    """
+    largest = float(max_weight) if weighting == "prescaled" else 1.0
+    if not 0 < scale <= largest or (weighting != "prescaled" and scale != 1.0):
+        allowed = f"above 0, up to {largest:g}" if weighting == "prescaled" else "1"
+        raise MethodError(f"a scale of {scale:g} with {weighting} weighting; allowed: {allowed}")
 
 
 def sample_shares(counts: Sequence[int]) -> list[Share]:

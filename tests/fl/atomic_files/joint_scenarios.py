@@ -17,12 +17,13 @@ from tests.fl.flower.joint_federation import JointKit, make_kit
 
 import quancrypt_native as qn
 from quancrypt_fl.errors import MethodError
+from quancrypt_fl.flower.openings import Asking
 from quancrypt_fl.flower.parties import JointParty
 
 __all__ = ["STEPS", "Step"]
 
 OPENING, OTHERS = (0, 1), (0, 2)
-CHAIN = "state"
+ASKING = Asking("0" * 32, 0, "0" * 64, ({"w": ((9,), 0.5)},))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def _made(root: Path) -> Made:
         public = party.join(shares)
     keep("joined")
     encryptor = qn.Encryptor(kit.params, public)
-    uploads = [encryptor.encrypt(np.full(9, value, np.float32), clip=1.0) for value in (0.1, 0.3)]
+    updates = [{"w": np.full(9, value, np.float32)} for value in (0.1, 0.3)]
+    uploads = [encryptor.encrypt(update, clip={"w": 0.5}) for update in updates]
     return Made(
         kit,
         stages,
@@ -171,7 +173,7 @@ def read_answer(folder: Path) -> str:
 
 def part(folder: Path, participants: tuple[int, ...]) -> bytes:
     group = made(folder).kit.group.secret
-    return party(folder).part(made(folder).total, participants, group, CHAIN)
+    return party(folder).part(made(folder).total, participants, group, ASKING)
 
 
 STEPS = {

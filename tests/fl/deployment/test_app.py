@@ -82,10 +82,10 @@ def test_test_samples_are_divided_without_rest() -> None:
         RunSettings.of({SETTINGS_KEY: settings()}), QuanCryptConfig(**FIELDS).resolved()
     )
     simulation = Simulation(QuanCryptConfig(**FIELDS))
-    whole = simulation._evaluate(simulation.state.weights, simulation._test)
+    whole = simulation._evaluate("test")
     parts = [Site(context(settings(), index)).evaluate(weights) for index in range(3)]
     total = sum(part["num-examples"] for part in parts)
-    assert total == len(simulation._test)
+    assert total == len(simulation.task.samples["test"])
     mean = sum(part["accuracy"] * part["num-examples"] for part in parts) / total
     assert mean == pytest.approx(whole.accuracy)
 

@@ -19,7 +19,7 @@ OPTIONS = ("--threshold", 2, "--rounds", ROUNDS, "--local-epochs", 1)
 def test_a_client_that_dies_between_its_upload_and_the_opening(
     deploy: Callable[..., Deployment], tmp_path: Path
 ) -> None:
-    """Its update is left out, the two others open the sum, and it catches up when it is back."""
+    """Its update stays in the sum, which the two others open; it catches up when it is back."""
     stops = tmp_path / "stops"
     stops.mkdir()
     environment = {"PYTHONPATH": str(STOPS), "QUANCRYPT_TEST_STOPS": str(stops)}

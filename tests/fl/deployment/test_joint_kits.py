@@ -180,3 +180,25 @@ def test_facts_refuse_what_is_no_list_of_parties(tmp_path: Path) -> None:
         JointFacts(2, bytes(32), [two[0], PartyFacts("b", ChannelKey().public)]).index_of(bytes(32))
     with pytest.raises(ConfigError, match="cannot be read"):
         JointFacts.load(tmp_path / "none")
+
+
+def test_one_passphrase_for_all_is_warned_of(run: Run, tmp_path: Path) -> None:
+    """Copies of the kits and what passed the server in the ceremony are the key."""
+    options = ("--clients", 3, "--threshold", 2)
+    said = run("--out", tmp_path / "one", *options)
+    assert "Warning: the kits have one passphrase: whoever copies as many of them as open" in said
+    readme = (tmp_path / "one" / "README.txt").read_text()
+    assert (
+        "records\n  what passes the server while the clients make their key, has that key" in readme
+    )
+    document = json.loads(run("--out", tmp_path / "json", "--json", *options))
+    assert [text[:27] for text in document["warnings"]] == ["the kits have one passphras"]
+    phrases = tmp_path / "phrases"
+    phrases.mkdir(mode=0o700)
+    for number in range(1, 4):
+        path = phrases / f"client-{number}"
+        path.write_text(f"correct horse {number}\n")
+        path.chmod(0o600)
+    each = ("--passphrase-dir", phrases)
+    assert "Warning" not in run("--out", tmp_path / "each", *each, *options)
+    assert "Warning" not in run("--out", tmp_path / "shared", "--clients", 2)

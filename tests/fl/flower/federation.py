@@ -52,12 +52,19 @@ class Watcher(RunObserver):
     notes: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     uploaders: dict[int, list[int]] = field(default_factory=dict)
+    summed: set[int] = field(default_factory=set)
     records: list[Mapping[str, Any]] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
 
+    def round_started(self, *, round: int, **_: Any) -> None:
+        self.summed.discard(round)
+        self.uploaders.pop(round, None)  # of another training, or of a server that died
+
     def phase_started(self, *, round: int, phase: str, asked: Sequence[int]) -> None:
-        if phase in ("upload", "train+upload"):
-            self.uploaders[round] = list(asked)
+        if phase == "open" and round in self.uploaders:
+            self.summed.add(round)
+        if phase in ("upload", "train+upload") and round not in self.summed:
+            self.uploaders[round] = list(asked)  # those that encrypt once more were in it before
 
     def answered(self, *, node: int, name: str, **_: Any) -> None:
         self.names[node] = name

@@ -105,6 +105,7 @@ class Injection:
     message_type: str | None = None
     times: int | None = None
     fired: int = 0
+    without: str | None = None
 
     def matches(self, exchange: Exchange) -> bool:
         return (
@@ -113,6 +114,7 @@ class Injection:
             and (self.round is None or self.round == exchange.round)
             and (self.nth is None or self.nth == exchange.nth)
             and (self.asks is None or self.asks in exchange.asks)
+            and (self.without is None or self.without not in exchange.asks)
             and self.message_type in (None, exchange.metadata.message_type)
         )
 
@@ -267,13 +269,14 @@ class LocalGrid(Grid):
         asks: str | None = None,
         message_type: str | None = None,
         times: int | None = None,
+        without: str | None = None,
     ) -> Injection:
         """Let a fault meet every message that fits all that is given, at most ``times`` times.
 
-        ``round`` and ``asks`` (a step) are as the message says (see `describe`); ``nth`` counts the
-        messages to a node from 1.
+        ``round`` and ``asks`` (a step) are as the message says (see `describe`), which does not ask
+        for the step ``without``; ``nth`` counts the messages to a node from 1.
         """
-        injection = Injection(fault, node, round, nth, asks, message_type, times)
+        injection = Injection(fault, node, round, nth, asks, message_type, times, without=without)
         self._injections.append(injection)
         return injection
 

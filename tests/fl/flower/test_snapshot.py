@@ -326,3 +326,18 @@ def test_what_cannot_be_packed() -> None:
     with pytest.raises(ValueError, match=f"allowed: {MAX_HEADER_BYTES}"):
         pack({"long": "x" * MAX_HEADER_BYTES}, {})
     assert unpack(pack({"a": [1, 2.5]}, {})) == ({"a": [1, 2.5]}, {})
+
+
+def test_its_length_does_not_tell_the_clip_bounds(keys: qn.KeyPair) -> None:
+    """Not whether there are any either: then the server would know whether a sum has opened."""
+    rng = np.random.default_rng(3)
+    lengths = set()
+    for bound in (None, 2.0**-32, 0.1, 1 / 3, 1.0, 5e-324, 2.2250738585072014e-308, 1.7e308):
+        weights = {f"w.{i}": rng.normal(size=(3, i + 1)).astype(np.float32) for i in range(9)}
+        bounds = None if bound is None else dict.fromkeys(weights, bound)
+        held = Held(GlobalState(3, weights, bounds), "a" * 64)
+        sealed = seal_snapshot(held, "0" * 32, keys.secret)
+        opened = open_snapshot(sealed, "0" * 32, keys.secret, round=3, chain="a" * 64)
+        assert opened.state.bounds == bounds
+        lengths.add(len(sealed))
+    assert len(lengths) == 1
