@@ -316,9 +316,10 @@ ORDER = (
     "errors", "atomic_files", "seeds", "machine", "audit", "claims", "receipts", "plots",
     "envelopes",
     "method", "data", "models",
-    "config", "observer", "checkpoint", "protect", "joint", "baselines", "private",
+    "federation_config", "config", "observer", "checkpoint", "protect", "joint", "baselines",
+    "private",
     "training", "results",
-    "engines", "flower", "deployment", "export", "report", "watching",
+    "engines", "lm", "flower", "deployment", "export", "report", "watching",
     "tensorboard", "bench", "experiments", "leakage",
     "cli",
 )  # fmt: skip

@@ -96,6 +96,9 @@ class Checkpoints:
             "round": state.round,
             "weights": store("weights", dict(state.weights), (state.weights,)),
             "bounds": dict(state.bounds) if state.bounds is not None else None,
+            "momentum": store("momentum", dict(state.momentum), (state.momentum,))
+            if state.momentum
+            else None,
             "records": checkpoint.records,
             "keys": checkpoint.keys,
             "best": best
@@ -153,8 +156,12 @@ class Checkpoints:
             raise CheckpointError(f"{path}: not a checkpoint ({error})") from error
 
     def _checkpoint(self, document: Mapping[str, Any]) -> Checkpoint:
+        momentum = document.get("momentum")  # older checkpoints have none
         state = GlobalState(
-            int(document["round"]), self._load(document["weights"]), document["bounds"]
+            int(document["round"]),
+            self._load(document["weights"]),
+            document["bounds"],
+            self._load(momentum) if momentum else {},
         )
         best = document["best"] and Best(
             int(document["best"]["round"]),

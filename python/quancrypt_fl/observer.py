@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.federation_config import FederationConfig
 
 __all__ = ["Observer", "Observers"]
 
@@ -13,7 +13,7 @@ __all__ = ["Observer", "Observers"]
 class Observer:
     """Does nothing at every step; subclasses override what they care about."""
 
-    def started(self, config: QuanCryptConfig, finished_rounds: int) -> None:
+    def started(self, config: FederationConfig, finished_rounds: int) -> None:
         """The run begins, or goes on after ``finished_rounds`` rounds."""
 
     def client_trained(self) -> None:
@@ -32,7 +32,7 @@ class Observers(Observer):
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
-    def started(self, config: QuanCryptConfig, finished_rounds: int) -> None:
+    def started(self, config: FederationConfig, finished_rounds: int) -> None:
         """Tell all of them."""
         for observer in self._observers:
             observer.started(config, finished_rounds)

@@ -1,4 +1,4 @@
-"""The picture of a run: accuracy per round, and what a client has uploaded by then."""
+"""The picture of a run: how good it is per round, and what a client has uploaded by then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def plot_run(document: Mapping[str, Any], path: Path) -> None:
         color=_INK,
         fontsize=11,
     )
-    _accuracy(left, document)
+    if document.get("metric") == "perplexity":
+        _perplexity(left, document)
+    else:
+        _accuracy(left, document)
     _uploads(right, document)
     figure.savefig(path, format="png")
 
@@ -65,6 +68,28 @@ def _accuracy(axes: Axes, document: Mapping[str, Any]) -> None:
     axes.set_title(title, loc="left", fontsize=10, color=_INK)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_ylim(top=min(1.0, max(shown) + 0.25 * (max(shown) - min(shown)) + 0.005))
+    _tidy(axes, rounds)
+
+
+def _perplexity(axes: Axes, document: Mapping[str, Any]) -> None:
+    """Perplexity on held-out text, with the result's as a figure: lower is better."""
+    records = document["rounds"]
+    rounds = [record["round"] for record in records]
+    values = [record["value"] for record in records]
+    final = document["totals"].get("final_round", rounds[-1])
+    at = rounds.index(final)
+    axes.plot(rounds, values, color=_BLUE, **_marker(rounds))
+    axes.annotate(
+        f"{values[at]:.2f}",
+        (final, values[at]),
+        xytext=(0, 8),
+        textcoords="offset points",
+        ha="center" if at == 0 else "right",
+        color=_BLUE,
+        weight="bold",
+    )
+    axes.set_title("Perplexity on the test text", loc="left", fontsize=10, color=_INK)
+    axes.set_ylim(top=max(values) + 0.15 * (max(values) - min(values)) + 0.01)
     _tidy(axes, rounds)
 
 

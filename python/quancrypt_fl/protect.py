@@ -40,6 +40,7 @@ __all__ = [
     "QuanCryptError",
     "Rounding",
     "Summer",
+    "has_layout",
     "native_environment",
     "native_threads",
     "parameter_facts",
@@ -149,6 +150,10 @@ class Protector(Encrypting):
         super().__init__(params, secret, rounding, dither)
         self._decryptor = qn.Decryptor(params, secret)
 
+    def total_of(self, data: bytes) -> bytes:
+        """The serialized sum in what :meth:`unprotect` reads: all of it."""
+        return data
+
     def unprotect(self, data: bytes) -> tuple[dict[str, NDArray[np.float32]], int]:
         """Parse and decrypt a sum: weighted means as float32, and the total weight."""
         total = qn.EncryptedUpdate.from_bytes(data, self._params)
@@ -235,10 +240,16 @@ class Summer:
         return total.to_bytes()
 
 
+def has_layout(update: qn.EncryptedUpdate, expected: Layout) -> bool:
+    """Whether an upload or a sum consists of these tensors, in this order."""
+    found = [(tensor.name, (tensor.shape, tensor.clip)) for tensor in update.layout.tensors]
+    return found == list(expected.items()) and not update.layout.single
+
+
 def _check_layout(update: qn.EncryptedUpdate, expected: Layout) -> None:
-    found = {tensor.name: (tensor.shape, tensor.clip) for tensor in update.layout.tensors}
-    if list(found.items()) == list(expected.items()) and not update.layout.single:
+    if has_layout(update, expected):
         return
+    found = {tensor.name: (tensor.shape, tensor.clip) for tensor in update.layout.tensors}
     for name, (shape, clip) in expected.items():
         if found.get(name) != (shape, clip):
             given = found.get(name, "no such tensor")

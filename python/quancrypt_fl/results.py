@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from quancrypt_fl.atomic_files import write_atomically
-from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.machine import cpu_model
 from quancrypt_fl.method.meter import ALL_PHASES, RoundMeter
 from quancrypt_fl.training import Evaluation
@@ -64,7 +64,8 @@ def _in_order(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def results_document(
-    config: QuanCryptConfig,
+    config: FederationConfig,
+    about: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     *,
     final_round: int,
@@ -80,6 +81,8 @@ def results_document(
     ----------
     config
         The configuration, its defaults filled in.
+    about
+        ``dataset`` and ``model``; with ``metric``, every record has a ``value`` of it.
     records
         Entries of ``rounds``, at least one.
     final_round
@@ -97,8 +100,7 @@ def results_document(
     return {
         "schema": SCHEMA,
         "method": config.method,
-        "dataset": config.dataset,
-        "model": config.model,
+        **about,
         "clients": config.clients,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
@@ -106,6 +108,7 @@ def results_document(
         "rounds": [dict(record) for record in records],
         "totals": {
             **_totals(records, final_round),
+            **(_values(about["metric"], records, final_round) if "metric" in about else {}),
             "validation_accuracy": validation.accuracy,
             "validation_loss": validation.loss,
             "parameters": parameters,
@@ -136,6 +139,16 @@ def _totals(records: Sequence[Mapping[str, Any]], final_round: int) -> dict[str,
             way: sum(record["bytes"][way] for record in records) for way in ("upload", "download")
         },
         "uploaded_by_all": sum(r["bytes"]["upload"] * r["participants"] for r in records),
+    }
+
+
+def _values(metric: str, records: Sequence[Mapping[str, Any]], final_round: int) -> dict[str, Any]:
+    """The final and the best value of a metric; of perplexities the smallest is the best."""
+    best = (min if metric == "perplexity" else max)(records, key=lambda record: record["value"])
+    return {
+        "value": records[final_round - 1]["value"],
+        "best_value": best["value"],
+        "best_round": best["round"],
     }
 
 

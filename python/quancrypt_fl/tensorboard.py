@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.errors import FederatedError
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.observer import Observer
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TensorBoardObserver(Observer):
         self._writer: SummaryWriter | None = None
         self._config: dict[str, Any] = {}
 
-    def started(self, config: QuanCryptConfig, finished_rounds: int) -> None:
+    def started(self, config: FederationConfig, finished_rounds: int) -> None:
         """Open the event file; the configuration is text of the first round to come."""
         if finished_rounds == 0:
             for old in self._folder.glob("events.out.tfevents.*"):

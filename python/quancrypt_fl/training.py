@@ -30,6 +30,8 @@ __all__ = [
     "evaluate_model",
     "fit",
     "memory_format",
+    "seeded",
+    "torch_device",
     "torch_threads",
     "trainer_of",
 ]
@@ -100,7 +102,7 @@ class Trainer:
     ) -> None:
         self._options = options
         self._seed = seed
-        self._device = _device(device)
+        self._device = torch_device(device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed(seed, "initial-weights"))
             self._model = build_model(model, dataset.image_shape, dataset.classes)
@@ -139,7 +141,7 @@ class Trainer:
             Mean loss over all samples seen.
         """
         self._load(weights)
-        with self._seeded(derive_seed(self._seed, "training", t, client)):
+        with seeded(derive_seed(self._seed, "training", t, client), self._device):
             loss = fit(self._model, samples, self._options)
         return self.weights(), loss
 
@@ -153,7 +155,7 @@ class Trainer:
         blank = Samples(
             np.zeros((2, *self._image_shape), dtype=np.float32), np.zeros(2, dtype=np.int64)
         )
-        with self._seeded(0):  # weights are loaded before every use
+        with seeded(0, self._device):  # weights are loaded before every use
             fit(self._model, blank, self._options)
 
     def _load(self, weights: Weights) -> None:
@@ -164,16 +166,6 @@ class Trainer:
             for layer in self._batch_norms:
                 if layer.running_var is not None:
                     layer.running_var.clamp_(min=0)
-
-    @contextmanager
-    def _seeded(self, seed: int) -> Iterator[None]:
-        """Random numbers from ``seed`` inside; outside, torch's states are as they were."""
-        devices = [torch.cuda.current_device()] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.default_generator.manual_seed(seed)
-            if devices:
-                torch.cuda.manual_seed(seed)
-            yield
 
 
 def trainer_of(config: QuanCryptConfig, dataset: ImageDataset) -> Trainer:
@@ -258,13 +250,31 @@ def _place(model: nn.Module) -> tuple[torch.device, torch.memory_format]:
     return torch.device("cpu") if first is None else first.device, memory_format(model)
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """``"cpu"`` or ``"cuda"``, checked.
+
+    Raises
+    ------
+    MethodError
+        If it is not there.
+    """
     available = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if name not in available:
         raise MethodError(
             f"device {name!r} is not available here; available: {', '.join(available)}"
         )
     return torch.device(name)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers from ``seed`` inside; outside, torch's states are as they were."""
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -160,9 +160,9 @@ class Reference:
 
     def _whole(self, i: int, t: int, scale: float) -> dict[str, np.ndarray]:
         simulation = self.simulation
-        own = self.buffers.get(i, dict(simulation._own_buffers))
+        own = self.buffers.get(i, dict(simulation.task.own_buffers))
         data = simulation._clients[i].data
-        after, _ = simulation._trainer.train({**self.weights, **own}, data, t, i)
+        after, _ = simulation.task.trainer.train({**self.weights, **own}, data, t, i)
         self.buffers[i] = {name: after.pop(name) for name in own}
         whole = {}
         for name, before in self.weights.items():

@@ -78,7 +78,7 @@ def watch(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> Uploads:
     """Watch a simulation that has not begun."""
     uploads = Uploads()
     agreed: list[Mapping[str, float]] = []
-    original, train = QuanCrypt.agreed, simulation._trainer.train
+    original, train = QuanCrypt.agreed, simulation.task.trainer.train
 
     def agree(self: QuanCrypt, report: Tensors, weight: int) -> dict[str, float]:
         agreed.append(original(self, report, weight))
@@ -90,7 +90,7 @@ def watch(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> Uploads:
         return after, loss
 
     monkeypatch.setattr(QuanCrypt, "agreed", agree)
-    monkeypatch.setattr(simulation._trainer, "train", trained)
+    monkeypatch.setattr(simulation.task.trainer, "train", trained)
     for client in simulation._clients:
         sides = client.sides
         client.sides = Sides(

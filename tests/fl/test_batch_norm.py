@@ -87,7 +87,7 @@ def test_each_client_trains_and_evaluates_with_its_own(
     small: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulation = Simulation(small(batch_norm="local", participation=0.5, rounds=4))
-    trainer, own = simulation._trainer, dict(simulation._own_buffers)
+    trainer, own = simulation.task.trainer, dict(simulation.task.own_buffers)
     kept = dict.fromkeys(range(4), own)
     train, evaluate = trainer.train, trainer.evaluate
     evaluated: list[tuple[np.ndarray, Any]] = []
@@ -115,7 +115,7 @@ def test_each_client_trains_and_evaluates_with_its_own(
     for client, (mean, _) in enumerate(last_round):
         np.testing.assert_array_equal(mean, kept[client][MEAN])
     seen = np.concatenate([samples.images for _, samples in last_round])
-    images = simulation._test.images
+    images = simulation.task.samples["test"].images
     assert sorted(image.tobytes() for image in seen) == sorted(x.tobytes() for x in images)
     right = 0.0
     for client, (_, samples) in enumerate(last_round):
@@ -141,9 +141,11 @@ def test_a_negative_variance_counts_as_zero(small: Make, batch_norm: str) -> Non
         simulation.state = replace(simulation.state, weights=weights)
     else:
         for client in simulation._clients:
-            client.memory.buffers = {**simulation._own_buffers, VAR: below}
-    trainer, client = simulation._trainer, simulation._clients[0]
-    evaluation = trainer.evaluate(client.model(simulation.state.weights), simulation._test)
+            client.memory.buffers = {**simulation.task.own_buffers, VAR: below}
+    trainer, client = simulation.task.trainer, simulation._clients[0]
+    evaluation = trainer.evaluate(
+        client.model(simulation.state.weights), simulation.task.samples["test"]
+    )
     assert np.isfinite(evaluation.loss)
     layer = trainer._batch_norms[0]
     assert layer.running_var is not None
@@ -172,13 +174,13 @@ def test_resnet18_has_its_buffers_and_no_counters() -> None:
     names = set(simulation.state.weights)
     buffers = {n for n in names if n.endswith(("running_mean", "running_var"))}
     assert (len(names), len(buffers)) == (62 + 40, 40)
-    assert simulation._trainer.buffer_names == buffers
-    counters = [n for n, t in simulation._trainer._model.state_dict().items() if n not in names]
+    assert simulation.task.trainer.buffer_names == buffers
+    counters = [n for n, t in simulation.task.trainer._model.state_dict().items() if n not in names]
     assert len(counters) == 20
-    state = simulation._trainer._model.state_dict()
+    state = simulation.task.trainer._model.state_dict()
     assert all(
         state[n].dtype == torch.int64 and n.endswith("num_batches_tracked") for n in counters
     )
     local = Simulation(config.model_copy(update={"batch_norm": "local"}))
     assert set(local.state.weights) == names - buffers
-    assert set(local._own_buffers) == buffers
+    assert set(local.task.own_buffers) == buffers

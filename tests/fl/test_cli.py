@@ -239,16 +239,16 @@ def test_an_interrupted_run_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from quancrypt_fl.engines import simulation
+    from quancrypt_fl.engines import federation
 
-    whole = simulation.federated_round
+    whole = federation.federated_round
 
     def interrupted(state: GlobalState, *arguments: Any, **options: Any) -> GlobalState:
         if state.round == rounds:
             raise KeyboardInterrupt
         return whole(state, *arguments, **options)
 
-    monkeypatch.setattr(simulation, "federated_round", interrupted)
+    monkeypatch.setattr(federation, "federated_round", interrupted)
     command = [*SMALL, "--rounds", "3", "--out", str(tmp_path)]
     assert run(command) == 130
     expected = f"interrupted after round {rounds}; go on with --resume" if rounds else "interrupted"

@@ -341,7 +341,7 @@ def test_divergence_stops_the_run(
         simulation = Simulation(tiny(rounds=1, method=method))
         weights = {n: np.full_like(w, np.nan) for n, w in simulation.state.weights.items()}
         trained = weights, loss
-        monkeypatch.setattr(simulation._trainer, "train", lambda *_, trained=trained: trained)
+        monkeypatch.setattr(simulation.task.trainer, "train", lambda *_, trained=trained: trained)
         with pytest.raises(MethodError, match=message):
             simulation.run()
 

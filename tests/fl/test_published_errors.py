@@ -86,8 +86,9 @@ def test_validation_and_test_images_are_never_trained_on(
         )
     )
     parts = [keys_of(client.data.images) for client in simulation._clients]
-    validation, test = keys_of(simulation._validation.images), keys_of(simulation._test.images)
-    assert len(validation) == len(simulation._validation) == (limit or 300) // 5
+    held_out = simulation.task.samples
+    validation, test = keys_of(held_out["validation"].images), keys_of(held_out["test"].images)
+    assert len(validation) == len(held_out["validation"]) == (limit or 300) // 5
     trained = set().union(*parts)
     assert len(trained) == sum(len(part) for part in parts) == (limit or 300) * 4 // 5
     assert not trained & (validation | test)

@@ -59,14 +59,14 @@ def scripted(
     simulation = Simulation(config, resume=resume, observer=recorder)
     if isinstance(recorder, Recorder):
         recorder.simulation = simulation
-    evaluate = simulation._trainer.evaluate
+    evaluate = simulation.task.trainer.evaluate
 
     def scripted_evaluation(weights: Any, samples: Any) -> Evaluation:
-        if samples is simulation._validation:
+        if samples is simulation.task.samples["validation"]:
             return Evaluation(accuracies[simulation.state.round - 1], 1.0)
         return evaluate(weights, samples)
 
-    simulation._trainer.evaluate = scripted_evaluation  # type: ignore[method-assign]
+    simulation.task.trainer.evaluate = scripted_evaluation  # type: ignore[method-assign]
     return simulation, recorder  # type: ignore[return-value]
 
 
@@ -87,7 +87,7 @@ def test_a_run_stops_and_returns(tiny: TinyConfig, tmp_path: Path) -> None:
     assert_same_tensors(dict(simulation.model), dict(best))
     assert any((best[n] != w).any() for n, w in recorder.states[4].weights.items())
     with torch_threads(1):
-        tested = Simulation(config)._trainer.evaluate(best, simulation._test)
+        tested = Simulation(config).task.trainer.evaluate(best, simulation.task.samples["test"])
     assert tested.accuracy == totals["test_accuracy"]
 
 
@@ -110,7 +110,9 @@ def test_it_is_real_validation_accuracy(tiny: TinyConfig) -> None:
     recorded = [record["validation_accuracy"] for record in results["rounds"]]
     with torch_threads(1):
         for state, accuracy in zip(recorder.states, recorded, strict=True):
-            evaluation = simulation._trainer.evaluate(state.weights, simulation._validation)
+            evaluation = simulation.task.trainer.evaluate(
+                state.weights, simulation.task.samples["validation"]
+            )
             assert evaluation.accuracy == accuracy
     assert results["totals"]["final_round"] == 1 + int(np.argmax(recorded))
     assert results["totals"]["validation_accuracy"] == max(recorded)
@@ -160,7 +162,7 @@ def test_a_run_that_has_stopped_does_not_go_on(
     def forbidden(*_: object) -> None:
         raise AssertionError("a stopped run trains no more")
 
-    monkeypatch.setattr(again._trainer, "train", forbidden)
+    monkeypatch.setattr(again.task.trainer, "train", forbidden)
     results = again.run()
     assert results["totals"] == expected["totals"]
     assert results["receipt"]["keys"] == expected["receipt"]["keys"]

@@ -23,6 +23,7 @@ from quancrypt_fl.cli.export import export
 from quancrypt_fl.cli.inspect import inspect
 from quancrypt_fl.cli.interrupts import INTERRUPTED, MESSAGE
 from quancrypt_fl.cli.keygen import keygen
+from quancrypt_fl.cli.lm import lm
 from quancrypt_fl.cli.passwd import passwd
 from quancrypt_fl.cli.plan import plan
 from quancrypt_fl.cli.provision import provision
@@ -57,6 +58,7 @@ app.command()(data)
 app.command()(simulate)
 app.command()(experiment)
 app.add_typer(attack, name="attack")
+app.add_typer(lm, name="lm")
 app.command()(provision)
 app.command()(server)
 app.command()(client)

@@ -4,27 +4,64 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 
-from quancrypt_fl.config import CHOICES, GROUPS, QuanCryptConfig, describe_errors
+from quancrypt_fl.config import GROUPS, QuanCryptConfig, describe_errors
 from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.federation_config import FederationConfig
 
-__all__ = ["config_from", "with_config_options", "with_config_options_except"]
-
-_COMPUTED_DEFAULTS = {
-    "batch_size": "64; 128 from 40 clients; digits 16",
-    "local_epochs": "1; digits 5",
-    "threads": "2; mlp 1",
-    "max_weight": "from the number of clients",
-    "processes": "one per CPU",
-    "out": "runs/DATASET-MODEL-METHOD",
-}
+__all__ = [
+    "Fields",
+    "config_from",
+    "fields_from",
+    "with_config_options",
+    "with_config_options_except",
+    "with_options_of",
+]
 
 Command = TypeVar("Command", bound=Callable[..., None])
+Config = TypeVar("Config", bound=FederationConfig)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """A configuration's fields, as a command shows them.
+
+    Attributes
+    ----------
+    config
+        The configuration's class.
+    groups
+        The first and the last field of each panel of ``--help``, in order.
+    defaults
+        What to show as the default of fields whose default is computed.
+    left_out
+        Fields that are no options, and keep their defaults.
+    """
+
+    config: type[FederationConfig]
+    groups: Mapping[str, tuple[str, str]]
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+
+
+_IMAGES = Fields(
+    QuanCryptConfig,
+    GROUPS,
+    {
+        "batch_size": "64; 128 from 40 clients; digits 16",
+        "local_epochs": "1; digits 5",
+        "threads": "2; mlp 1",
+        "max_weight": "from the number of clients",
+        "processes": "one per CPU",
+        "out": "runs/DATASET-MODEL-METHOD",
+    },
+)
 
 
 def with_config_options(command: Command) -> Command:
@@ -33,7 +70,7 @@ def with_config_options(command: Command) -> Command:
     ``command`` takes a :class:`typer.Context`, in whose ``params`` the values are
     (:func:`config_from`), and its own options, which follow.
     """
-    return _with_options(command, frozenset())
+    return with_options_of(_IMAGES)(command)
 
 
 def with_config_options_except(*names: str) -> Callable[[Command], Command]:
@@ -42,26 +79,34 @@ def with_config_options_except(*names: str) -> Callable[[Command], Command]:
     A command may have an option of its own by such a name; :func:`config_from` must then be told
     what the field is.
     """
-    return lambda command: _with_options(command, frozenset(names))
+    left_out = frozenset(names)
+    return with_options_of(Fields(_IMAGES.config, _IMAGES.groups, _IMAGES.defaults, left_out))
 
 
-def _with_options(command: Command, left_out: frozenset[str]) -> Command:
-    signature = inspect.signature(command, eval_str=True)
-    context, *own = signature.parameters.values()
-    parameters = [
-        context.replace(kind=inspect.Parameter.KEYWORD_ONLY),
-        *(option for option in _options() if option.name not in left_out),
-        *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
-    ]
-    names = signature.parameters.keys()
+def with_options_of(fields: Fields) -> Callable[[Command], Command]:
+    """:func:`with_config_options` for any configuration; the values are for :func:`fields_from`."""
 
-    @functools.wraps(command)
-    def wrapper(**values: Any) -> None:
-        command(**{name: values[name] for name in names})
+    def add(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        context, *own = signature.parameters.values()
+        parameters = [
+            context.replace(kind=inspect.Parameter.KEYWORD_ONLY),
+            *_options(fields),
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+        ]
+        names = signature.parameters.keys()
 
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return wrapper  # type: ignore[return-value]
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> None:
+            command(**{name: values[name] for name in names})
+
+        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=parameters
+        )
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper  # type: ignore[return-value]
+
+    return add
 
 
 def config_from(context: typer.Context, **changes: Any) -> QuanCryptConfig:
@@ -72,29 +117,37 @@ def config_from(context: typer.Context, **changes: Any) -> QuanCryptConfig:
     ConfigError
         Naming every wrong value, and what is allowed.
     """
-    fields = QuanCryptConfig.model_fields
-    values = {name: context.params[name] for name in fields if name in context.params}
+    return fields_from(context, QuanCryptConfig, **changes)
+
+
+def fields_from(context: typer.Context, config: type[Config], **changes: Any) -> Config:
+    """:func:`config_from` for any configuration."""
+    names = config.model_fields
+    values = {name: context.params[name] for name in names if name in context.params}
     try:
-        return QuanCryptConfig(**{**values, **changes})
+        return config(**{**values, **changes})
     except ValidationError as error:
         raise ConfigError(describe_errors(error)) from error
 
 
-def _options() -> Iterator[inspect.Parameter]:
-    fields = QuanCryptConfig.model_fields
-    names = list(fields)
-    for group, (first, last) in GROUPS.items():
+def _options(fields: Fields) -> Iterator[inspect.Parameter]:
+    known, choices = fields.config.model_fields, fields.config.choices
+    names = list(known)
+    for group, (first, last) in fields.groups.items():
         for name in names[names.index(first) : names.index(last) + 1]:
-            field = fields[name]
+            if name in fields.left_out:
+                continue
             option = typer.Option(
-                help=field.description,
-                metavar="|".join(CHOICES[name]) if name in CHOICES else None,
-                show_default=_COMPUTED_DEFAULTS.get(name, True),
+                help=known[name].description,
+                metavar="|".join(choices[name]) if name in choices else None,
+                show_default=fields.defaults.get(name, True),
                 rich_help_panel=group,
             )
             yield inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=Annotated[field.annotation, option],
+                default=inspect.Parameter.empty
+                if known[name].is_required()
+                else known[name].default,
+                annotation=Annotated[known[name].annotation, option],
             )

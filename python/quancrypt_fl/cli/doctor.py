@@ -26,6 +26,8 @@ _OPTIONAL = {
     "jinja2": "quancrypt report",
     "pillow": "HAM10000's JPEG files",
     "safetensors": "model files",
+    "transformers": "language models: quancrypt lm",
+    "peft": "adapters of language models: quancrypt lm",
     "flwr": "deployment on Flower",
     "tenseal": "simulate --method tenseal, comparison with TenSEAL",
     "phe": "simulate --method batchcrypt, comparison with Paillier",

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.observer import Observer
 
 __all__ = ["progress_observer"]
@@ -23,7 +23,7 @@ class _ProgressObserver(Observer):
         self._uploaded = 0
         self._rounds = 0
 
-    def started(self, config: QuanCryptConfig, finished_rounds: int) -> None:
+    def started(self, config: FederationConfig, finished_rounds: int) -> None:
         self._rounds = config.rounds
         self._task = self._progress.add_task(
             f"round {min(finished_rounds + 1, config.rounds)}/{config.rounds}",
@@ -42,9 +42,16 @@ class _ProgressObserver(Observer):
             self._progress.update(
                 self._task,
                 description=f"round {min(record['round'] + 1, self._rounds)}/{self._rounds}",
-                news=f"accuracy {record['test_accuracy']:.2%}, "
+                news=f"{_judged(record)}, "
                 f"{decimal(self._uploaded)} uploaded per client{_spent(record)}",
             )
+
+
+def _judged(record: Mapping[str, Any]) -> str:
+    """What a run's records report by ``value`` is named only in its results."""
+    if "value" in record:
+        return f"value {record['value']:.4g}"
+    return f"accuracy {record['test_accuracy']:.2%}"
 
 
 def _spent(record: Mapping[str, Any]) -> str:

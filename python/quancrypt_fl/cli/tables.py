@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,8 @@ def print_run(results: Mapping[str, Any], out: Path | None) -> None:
     table = Table(title=title, show_header=False, title_justify="left", pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row(
-        "Test accuracy",
-        f"{totals['test_accuracy']:.2%} (best {totals['best_test_accuracy']:.2%} "
-        f"in round {totals['best_round']})",
-    )
-    table.add_row("Validation accuracy", f"{totals['validation_accuracy']:.2%}")
+    for label, text in _judged(results):
+        table.add_row(label, text)
     table.add_row("Upload", _upload(results))
     table.add_row("Download", f"{decimal(totals['bytes']['download'])} per client, all rounds")
     table.add_row(
@@ -47,6 +44,43 @@ def print_run(results: Mapping[str, Any], out: Path | None) -> None:
         written = ", ".join(printable(out / name) for name in ("results.json", "plot.png"))
         table.add_row("Written", Text(written))  # no markup: brackets in names are just that
     Console().print(table)
+
+
+def _judged(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How good the result is, and of an adapter how exactly its factors were averaged."""
+    totals = results["totals"]
+    rows = [
+        (
+            "Test accuracy",
+            f"{totals['test_accuracy']:.2%} (best {totals['best_test_accuracy']:.2%} "
+            f"in round {totals['best_round']})",
+        ),
+        ("Validation accuracy", f"{totals['validation_accuracy']:.2%}"),
+    ]
+    if results.get("metric") == "perplexity":
+        rows = [
+            (
+                "Test perplexity",
+                f"{totals['value']:.3f} (best {totals['best_value']:.3f} "
+                f"in round {totals['best_round']})",
+            ),
+            ("Validation perplexity", f"{math.exp(totals['validation_loss']):.3f}"),
+        ]
+    if "data_parallel" in results:
+        rows.append(("Data parallel", _data_parallel(results["data_parallel"])))
+    errors = [r["lora_error"] for r in results["rounds"] if r.get("lora_error") is not None]
+    if errors:
+        rows.append(("LoRA error", f"at most {max(errors):.2g} (mode {results['mode']})"))
+    return rows
+
+
+def _data_parallel(beside: Mapping[str, Any]) -> str:
+    """What as many steps of data parallelism send, and what they learn, where that was tried."""
+    both = sum(beside["bytes"].values())
+    said = f"{decimal(both)} up and down per worker for as many steps"
+    if (times := beside["times_ours"]["both"]) is not None:
+        said += f": {times:,.0f} x as much"
+    return said + (f"; perplexity {beside['value']:.3f}" if "value" in beside else "")
 
 
 def _upload(results: Mapping[str, Any]) -> str:

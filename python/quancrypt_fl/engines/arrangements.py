@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from quancrypt_fl.baselines.vanilla import PlainProtector, PlainSummer
-from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.engines.parties import Parties, Server, Sides
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.method.fedavg import FedAvg
 from quancrypt_fl.method.groups import breakdown
 from quancrypt_fl.method.quancrypt import Layout, QuanCrypt
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["arrange"]
 
 
-def arrange(config: QuanCryptConfig, weights: Tensors) -> Parties:
+Turns = tuple[frozenset[str], ...]
+"""See :attr:`quancrypt_fl.method.fedavg.FedAvg.turns`."""
+
+
+def arrange(config: FederationConfig, weights: Tensors, turns: Turns = ()) -> Parties:
     """The parties of a run.
 
     Parameters
@@ -35,14 +39,16 @@ def arrange(config: QuanCryptConfig, weights: Tensors) -> Parties:
         The configuration, its defaults filled in.
     weights
         Initial global weights: names and shapes of what travels.
+    turns
+        Which of them travel in which round; by default all do in every round.
     """
-    parties = _ARRANGEMENTS[config.method](config, weights)
+    parties = _ARRANGEMENTS[config.method](config, weights, turns)
     if config.aggregation == "mean":
         return parties
     return replace(parties, facts={**parties.facts, "aggregation": _groups(config)})
 
 
-def _groups(config: QuanCryptConfig) -> dict[str, Any]:
+def _groups(config: FederationConfig) -> dict[str, Any]:
     smallest = config.participants // config.groups
     return {
         "rule": config.aggregation,
@@ -53,13 +59,13 @@ def _groups(config: QuanCryptConfig) -> dict[str, Any]:
     }
 
 
-def _quancrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
+def _quancrypt(config: FederationConfig, weights: Tensors, turns: Turns) -> Parties:
     """One key among the clients for updates, one for reports; public parameters alone for the
     server.
     """
     if config.threshold is not None:
-        return _joint(config, config.threshold, weights)
-    method, mechanism = _method(config, weights)
+        return _joint(config, config.threshold, weights, turns)
+    method, mechanism = _method(config, weights, turns)
     updates, reports = (Channel(**size) for size in _sizes(config, method, weights))
 
     def sides(client: int) -> Sides:
@@ -84,9 +90,11 @@ def _quancrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
     return _noisy(config, mechanism, parties)
 
 
-def _method(config: QuanCryptConfig, weights: Tensors) -> tuple[QuanCrypt, Mechanism | None]:
+def _method(
+    config: FederationConfig, weights: Tensors, turns: Turns
+) -> tuple[QuanCrypt, Mechanism | None]:
     """The method, and the noise that clients add, if they do."""
-    method = config.agreement().method(weights)
+    method = replace(config.agreement().method(weights), outer=config.outer(), turns=turns)
     if config.dp == "none":
         return method, None
     from quancrypt_fl.engines.privacy import mechanism_of, private_method
@@ -95,7 +103,7 @@ def _method(config: QuanCryptConfig, weights: Tensors) -> tuple[QuanCrypt, Mecha
     return private_method(method, mechanism), mechanism
 
 
-def _noisy(config: QuanCryptConfig, mechanism: Mechanism | None, parties: Parties) -> Parties:
+def _noisy(config: FederationConfig, mechanism: Mechanism | None, parties: Parties) -> Parties:
     if mechanism is None:
         return parties
     from quancrypt_fl.engines.privacy import with_noise
@@ -103,17 +111,17 @@ def _noisy(config: QuanCryptConfig, mechanism: Mechanism | None, parties: Partie
     return with_noise(parties, mechanism, lambda client: _dither(config, client))
 
 
-def _rounding(config: QuanCryptConfig) -> str:
+def _rounding(config: FederationConfig) -> str:
     """What has noise is integers before it is encrypted: nothing is left to round."""
     return config.rounding if config.dp == "none" else "nearest"
 
 
-def _joint(config: QuanCryptConfig, needed: int, weights: Tensors) -> Parties:
+def _joint(config: FederationConfig, needed: int, weights: Tensors, turns: Turns) -> Parties:
     """As :func:`_quancrypt`, under keys that no client holds: ``needed`` of them open a sum."""
     from quancrypt_fl.joint.channel import JointChannel
     from quancrypt_fl.joint.quorum import Quorum
 
-    method, mechanism = _method(config, weights)
+    method, mechanism = _method(config, weights, turns)
     updates, reports = (
         JointChannel(**size, clients=config.clients, needed=needed)
         for size in _sizes(config, method, weights)
@@ -141,36 +149,42 @@ def _joint(config: QuanCryptConfig, needed: int, weights: Tensors) -> Parties:
 
 
 def _sizes(
-    config: QuanCryptConfig, method: QuanCrypt, weights: Tensors
+    config: FederationConfig, method: QuanCrypt, weights: Tensors
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Arguments of a channel for updates, and of one for reports."""
+    """Arguments of a channel for updates, and of one for reports, each for the largest turn."""
     agreement = config.agreement()
     shapes = {name: tensor.shape for name, tensor in weights.items()}
+    turns = range(max(1, len(method.turns)))
 
-    def size(layout: Layout) -> dict[str, int]:
+    def size(layouts: Iterable[Layout]) -> dict[str, int]:
         return {
             "bits": agreement.bits,
             "max_weight": agreement.max_weight,
             "security": config.security,
-            "values": sum(math.prod(shape) for shape, _ in layout.values()),
+            "values": max(
+                sum(math.prod(shape) for shape, _ in layout.values()) for layout in layouts
+            ),
         }
 
-    return size(method.upload_layout(shapes, t=0)), size(method.report_layout())
+    return (
+        size(method.upload_layout(shapes, t) for t in turns),
+        size(method.at(t).report_layout() for t in turns),
+    )
 
 
-def _dither(config: QuanCryptConfig, client: int) -> Dither:
+def _dither(config: FederationConfig, client: int) -> Dither:
     return lambda t: generator(config.seed, "rounding", t, client)
 
 
-def _vanilla(config: QuanCryptConfig, weights: Tensors) -> Parties:
+def _vanilla(config: FederationConfig, weights: Tensors, turns: Turns) -> Parties:
     """Plain FedAvg: nothing is pruned, clipped, quantized or encrypted."""
     del weights
-    method = FedAvg(update=config.update, smoothing=config.smoothing)
+    method = FedAvg(update=config.update, outer=config.outer(), turns=turns)
     side = PlainProtector()
     return Parties(method, Server(PlainSummer(), PlainSummer()), lambda _: Sides(side, side))
 
 
-def _batchcrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
+def _batchcrypt(config: FederationConfig, weights: Tensors, turns: Turns) -> Parties:
     """Paillier keys among the clients, the public key for the server, ranges in the clear."""
     from quancrypt_fl.baselines import batchcrypt
 
@@ -191,7 +205,7 @@ def _batchcrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
         )
 
     return Parties(
-        batchcrypt.BatchCryptMethod(shares=_prescaled(config), smoothing=config.smoothing),
+        batchcrypt.BatchCryptMethod(shares=_prescaled(config), outer=config.outer(), turns=turns),
         Server(protection.server(), batchcrypt.RangeSummer(sizes, config.bits, parties)),
         sides,
         {**protection.facts(), "server_sees": RANGES_TOO}
@@ -203,13 +217,15 @@ def _batchcrypt(config: QuanCryptConfig, weights: Tensors) -> Parties:
     )
 
 
-def _tenseal(config: QuanCryptConfig, weights: Tensors) -> Parties:
+def _tenseal(config: FederationConfig, weights: Tensors, turns: Turns) -> Parties:
     """FedAvg of floats, one CKKS slot per value; a context without secret key for the server."""
     del weights
     from quancrypt_fl.baselines import tenseal_ckks
 
     protection = tenseal_ckks.TensealCkks(config.tenseal_parameters, config.threads or 1)
-    method = FedAvg(shares=_prescaled(config), update=config.update, smoothing=config.smoothing)
+    method = FedAvg(
+        shares=_prescaled(config), update=config.update, outer=config.outer(), turns=turns
+    )
     side = protection.client()
     return Parties(
         method,
@@ -221,7 +237,7 @@ def _tenseal(config: QuanCryptConfig, weights: Tensors) -> Parties:
     )
 
 
-def _private(config: QuanCryptConfig, weights: Tensors) -> Parties:
+def _private(config: FederationConfig, weights: Tensors, turns: Turns) -> Parties:
     """FedAvg of differences in the clear, clipped as a whole and noised; all clients count 1."""
     del weights
     from quancrypt_fl.baselines import differential_privacy as dp
@@ -250,7 +266,9 @@ def _private(config: QuanCryptConfig, weights: Tensors) -> Parties:
 
     return Parties(
         FedAvg(
-            shares=lambda counts: shares("uniform", counts, parties), smoothing=config.smoothing
+            shares=lambda counts: shares("uniform", counts, parties),
+            outer=config.outer(),
+            turns=turns,
         ),
         Server(PlainSummer(), PlainSummer()),
         sides,
@@ -261,7 +279,7 @@ def _private(config: QuanCryptConfig, weights: Tensors) -> Parties:
     )
 
 
-def _prescaled(config: QuanCryptConfig) -> Callable[[Sequence[int]], list[Share]]:
+def _prescaled(config: FederationConfig) -> Callable[[Sequence[int]], list[Share]]:
     """Shares where every upload counts once: clients scale, or all are alike."""
     weighting = "uniform" if config.weighting == "uniform" else "prescaled"
     return lambda counts: shares(weighting, counts, config.participants)
@@ -273,7 +291,7 @@ RANGES_TOO = (
 )
 WITHOUT_ENCRYPTION = {"scheme": "none: quantized integers travelled in the clear, for comparison"}
 
-_ARRANGEMENTS: dict[str, Callable[[QuanCryptConfig, Tensors], Parties]] = {
+_ARRANGEMENTS: dict[str, Callable[[FederationConfig, Tensors, Turns], Parties]] = {
     "quancrypt": _quancrypt,
     "vanilla": _vanilla,
     "batchcrypt": _batchcrypt,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quancrypt_fl.audit import secrets_within_reach
-from quancrypt_fl.data import Samples
 from quancrypt_fl.errors import FederatedError, MethodError
 from quancrypt_fl.method.fedavg import FedAvg
 from quancrypt_fl.method.roles import (
@@ -20,9 +22,20 @@ from quancrypt_fl.method.roles import (
     Tensors,
     Trained,
 )
-from quancrypt_fl.training import Trainer
 
-__all__ = ["Client", "Parties", "Server", "Sides"]
+__all__ = ["Client", "LocalTrainer", "Parties", "Server", "Sides"]
+
+
+class LocalTrainer(Protocol):
+    """What trains in a client's place, and keeps nothing from one training to the next."""
+
+    def train(
+        self, weights: Tensors, samples: Any, t: int, client: int
+    ) -> tuple[dict[str, NDArray[np.float32]], float]:
+        """Weights trained on a client's samples in round ``t``, and the mean loss over them."""
+
+    def warm_up(self) -> None:
+        """Do what is done but once, so that it is not part of a round's time."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +50,18 @@ class Sides:
 class Client:
     """One simulated client: its samples, and its sides of the method's protection.
 
-    All clients share one ``trainer``, which keeps nothing from one training to the next.
+    All clients share one ``trainer``.
 
     Attributes
     ----------
     own_buffers
-        Batch-norm statistics that stay with the client: as every model starts with them; empty
-        where they are averaged like weights.
+        Tensors that stay with the client, as all begin with them: local batch-norm statistics, or
+        the state of an optimizer; usually none.
     """
 
     index: int
-    data: Samples
-    trainer: Trainer
+    data: Sized
+    trainer: LocalTrainer
     sides: Sides
     own_buffers: Tensors
     on_trained: Callable[[], None]
@@ -84,7 +97,7 @@ class Client:
         return Trained(weights, loss)
 
     def model(self, weights: Tensors) -> Tensors:
-        """The global weights, with the client's own batch-norm statistics."""
+        """The global weights, with the client's own tensors."""
         return {**weights, **self.own_buffers, **self.memory.buffers}
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.engines.parties import Parties, Sides
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.method.groups import LEAST_IN_A_GROUP
 from quancrypt_fl.method.private import PrivateQuanCrypt
 from quancrypt_fl.method.quancrypt import QuanCrypt
@@ -22,7 +22,7 @@ from quancrypt_fl.private.side import NoisySide
 __all__ = ["mechanism_of", "private_method", "with_noise"]
 
 
-def mechanism_of(config: QuanCryptConfig, method: QuanCrypt, weights: Tensors) -> Mechanism:
+def mechanism_of(config: FederationConfig, method: QuanCrypt, weights: Tensors) -> Mechanism:
     """The noise of a run; its configuration is resolved.
 
     Raises
@@ -90,7 +90,7 @@ def with_noise(
     )
 
 
-def _most_values(config: QuanCryptConfig, method: QuanCrypt, weights: Tensors) -> int:
+def _most_values(config: FederationConfig, method: QuanCrypt, weights: Tensors) -> int:
     """Most values of an update in any round of the run."""
     if method.mask == "client" or method.pruning is None:
         return sum(tensor.size for tensor in weights.values())
@@ -100,5 +100,5 @@ def _most_values(config: QuanCryptConfig, method: QuanCrypt, weights: Tensors) -
 
 def _sent(method: QuanCrypt, shapes: Mapping[str, tuple[int, ...]], t: int) -> int:
     layout = method.upload_layout(shapes, t)
-    statistics = math.prod(method.statistics.shape)  # which nobody sends with noise
+    statistics = math.prod(method.at(t).statistics.shape)  # which nobody sends with noise
     return sum(math.prod(shape) for shape, _ in layout.values()) - statistics

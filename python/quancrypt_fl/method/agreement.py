@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from quancrypt_fl.method.clipping import MIN_BOUND
+from quancrypt_fl.method.outer import Average
 from quancrypt_fl.method.pruning import PruningSchedule
 from quancrypt_fl.method.quancrypt import QuanCrypt
 from quancrypt_fl.method.statistics import StatisticsCode
@@ -45,7 +46,7 @@ class Agreement(BaseModel):
         return QuanCrypt(
             shares=self.shares,
             update=self.update,
-            smoothing=self.smoothing,
+            outer=Average(self.smoothing),
             error_feedback=self.error_feedback,
             statistics=StatisticsCode(tuple(names), self.bits, self.max_weight),
             pruning=self.pruning,

@@ -7,15 +7,15 @@ override what they change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
+from quancrypt_fl.method.outer import Average, OuterOptimizer
 from quancrypt_fl.method.pruning import Mask, keep_all, scatter
 from quancrypt_fl.method.roles import GlobalState, Tensors, Update
-from quancrypt_fl.method.smoothing import smooth
 from quancrypt_fl.method.weighting import Share, sample_shares
 
 __all__ = ["FedAvg"]
@@ -33,16 +33,32 @@ class FedAvg:
         From the sample counts of a round's participants to their shares.
     update
         ``"delta"``: clients send ``w_i - w_t``; ``"weights"``: they send ``w_i``.
-    smoothing
-        ``lambda`` in ``(0, 1]``.
+    outer
+        From the mean of a round to the new weights; see :mod:`.outer`.
     error_feedback
         Clients carry what was left out of an upload over to their next one.
+    turns
+        The names of the tensors that travel, for one round after the other and again from the
+        first; the others stay as they are in that round. Empty: all travel in every round.
     """
 
     shares: Callable[[Sequence[int]], list[Share]] = sample_shares
     update: str = "delta"
-    smoothing: float = 1.0
+    outer: OuterOptimizer = field(default_factory=Average)
     error_feedback: bool = False
+    turns: tuple[frozenset[str], ...] = ()
+
+    def travelling(self, names: Iterable[str], t: int) -> list[str]:
+        """Those of ``names`` that travel in round ``t``, in their order."""
+        if not self.turns:
+            return list(names)
+        turn = self.turns[t % len(self.turns)]
+        return [name for name in names if name in turn]
+
+    def at(self, t: int) -> Self:
+        """The method as it is in round ``t``: of the tensors that travel then, and no others."""
+        del t
+        return self
 
     def pruning_rate(self, t: int) -> float:
         """Share of the coordinates that is left out of round ``t``."""
@@ -50,8 +66,9 @@ class FedAvg:
         return 0.0
 
     def masks(self, state: GlobalState) -> dict[str, Mask]:
-        """The coordinates that clients send, the same for all of them."""
-        return {name: keep_all(tensor.shape) for name, tensor in state.weights.items()}
+        """The coordinates that clients send of each tensor that travels, the same for all."""
+        names = self.travelling(state.weights, state.round)
+        return {name: keep_all(state.weights[name].shape) for name in names}
 
     def prepare(self, tensors: Tensors, state: GlobalState, client: int) -> Tensors:
         """What one client does to its whole update by itself."""
@@ -137,14 +154,22 @@ class FedAvg:
         bounds: Mapping[str, float] | None,
         masks: Mapping[str, Mask],
     ) -> GlobalState:
-        """The state after a round, from the mean update and the clip bounds of the next round."""
-        weights = {}
-        for name, before in state.weights.items():
-            values = mean[name]
+        """The state after a round, from the mean update and the clip bounds of the next round.
+
+        Tensors that have not travelled keep their values, bounds and momentum.
+        """
+        weights, momentum = dict(state.weights), dict(state.momentum)
+        for name in masks:
+            before, values = state.weights[name], mean[name]
             if self.update == "weights":
                 aggregate = before.copy()
                 aggregate[masks[name].kept] = values
             else:
                 aggregate = before + scatter(values, masks[name])
-            weights[name] = smooth(before, aggregate, self.smoothing)
-        return GlobalState(state.round + 1, self.finish(weights, state.round), bounds)
+            weights[name], kept = self.outer.step(before, aggregate, momentum.get(name))
+            if kept is not None:
+                momentum[name] = kept
+        if bounds is not None:
+            bounds = {**(state.bounds or {}), **bounds}
+        after = self.finish(weights, state.round)
+        return GlobalState(state.round + 1, after, bounds, momentum)

@@ -46,8 +46,9 @@ def influence(
     share
         See :func:`largest_share`: the client that counts most is looked at.
     factor
-        What multiplies a mean on its way into the weights: smoothing, and the correction for
-        clients that are missing.
+        What multiplies a mean on its way into the weights: smoothing, or an outer optimizer's rate
+        (what its momentum adds in later rounds aside), and the correction for clients that are
+        missing.
     update_l2
         Euclidean norm of what the round did to the weights.
 
@@ -61,8 +62,8 @@ def influence(
         None if that is 0.
     """
     coordinate = squares = 0.0
-    for name, bound in bounds.items():
-        mask = masks[name]
+    for name, mask in masks.items():
+        bound = bounds[name]
         if mask.size == 0:
             continue
         gain = np.ones(1) if mask.gain is None else mask.gain.astype(np.float64)

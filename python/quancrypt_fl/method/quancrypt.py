@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,13 @@ class QuanCrypt(FedAvg):
     max_bound: float = math.inf
     prune_global: bool = False
 
+    def at(self, t: int) -> Self:
+        """With statistics of the tensors that travel in round ``t``."""
+        if not self.turns:
+            return self
+        names = tuple(self.travelling(self.statistics.names, t))
+        return replace(self, statistics=replace(self.statistics, names=names))
+
     def pruning_rate(self, t: int) -> float:
         """Pruning rate of round ``t``; 0 without pruning."""
         return self.pruning.rate(t) if self.pruning else 0.0
@@ -67,7 +74,9 @@ class QuanCrypt(FedAvg):
         """
         if self.mask == "client":
             return super().masks(state)
-        masks = shared_masks(state.weights, self.pruning_rate(state.round), state.round)
+        names = self.travelling(state.weights, state.round)
+        weights = {name: state.weights[name] for name in names}
+        masks = shared_masks(weights, self.pruning_rate(state.round), state.round)
         if self.error_feedback or self.update == "weights":
             return {name: Mask(mask.kept) for name, mask in masks.items()}
         return masks
@@ -80,8 +89,9 @@ class QuanCrypt(FedAvg):
         return {name: zero_smallest(tensor, rate) for name, tensor in tensors.items()}
 
     def must_agree(self, state: GlobalState) -> bool:
-        """Before the first updates; afterwards statistics come with the updates."""
-        return state.bounds is None
+        """Before a tensor's first updates; afterwards statistics come with the updates."""
+        bounds = state.bounds or {}
+        return any(name not in bounds for name in self.travelling(state.weights, state.round))
 
     def report(self, update: Update) -> tuple[Tensors, Clips]:
         """The digits of the update's mean magnitudes."""
@@ -111,12 +121,13 @@ class QuanCrypt(FedAvg):
 
         A summing side that knows no weights can tell by it what an upload has to look like.
         """
-        return {**self._kept_layout(shapes, t, 1.0), **self.report_layout()}
+        return {**self._kept_layout(shapes, t, 1.0), **self.at(t).report_layout()}
 
     def _kept_layout(self, shapes: Mapping[str, tuple[int, ...]], t: int, bound: float) -> Layout:
         """Shape of what is sent of each tensor in round ``t``, and the clip bound of all."""
         rate = self.pruning_rate(t) if self.mask == "shared" else 0.0
-        return {name: ((kept_count(shape, rate, t),), bound) for name, shape in shapes.items()}
+        names = self.travelling(shapes, t)
+        return {name: ((kept_count(shapes[name], rate, t),), bound) for name in names}
 
     def sent(self, quantized: Tensors, state: GlobalState) -> Tensors:
         """Quantized values times their bounds."""
@@ -142,7 +153,7 @@ class QuanCrypt(FedAvg):
         return {name: zero_smallest(tensor, rate) for name, tensor in weights.items()}
 
     def bounds_of(self, state: GlobalState) -> Mapping[str, float]:
-        """Clip bound of each tensor in the round that begins with ``state``."""
+        """Clip bound of each tensor that travels in the round that begins with ``state``."""
         assert state.bounds is not None
         return state.bounds
 
@@ -163,7 +174,7 @@ class QuanCrypt(FedAvg):
             self.bounds_of(before),
             masks,
             share,
-            factor=self.smoothing * scale,
+            factor=self.outer.factor * scale,
             update_l2=distance(after.weights, before.weights),
         )
         return {**figures, "next_bound": self._next_bound(share)}

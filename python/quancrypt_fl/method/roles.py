@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -53,11 +53,14 @@ class GlobalState:
         Global weights ``w_t`` by tensor name, averaged batch-norm statistics among them.
     bounds
         Clip bound per tensor, or None before the clients have agreed on any.
+    momentum
+        What an outer optimizer keeps of each tensor (:mod:`.outer`); empty where it keeps nothing.
     """
 
     round: int
     weights: Tensors
     bounds: Mapping[str, float] | None = None
+    momentum: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class ClientMemory:
     residual
         What its uploads have left out so far (error feedback); empty before the first.
     buffers
-        Its own batch-norm statistics, where they are local; empty before its first training.
+        What never leaves it: local batch-norm statistics, or the state of an optimizer; empty
+        before its first training.
     """
 
     residual: Tensors

@@ -12,8 +12,8 @@
 8. The summing side adds ciphertexts, weighted (:mod:`.weighting`). It has no secret key. Clients
    that are lost by now are not waited for.
 9. Clients decrypt the sum, which under a joint key some of them have to open first, form the mean,
-   and update: ``w_{t+1} = (1 - lambda) * w_t + lambda * (w_t + mean)`` (:mod:`.smoothing`); they
-   may prune the result.
+   and update: ``w_{t+1} = (1 - lambda) * w_t + lambda * (w_t + mean)`` (:mod:`.smoothing`), or by
+   an outer optimizer with momentum (:mod:`.outer`); they may prune the result.
 10. The new weights are evaluated (not here).
 
 :func:`federated_round` runs them where all parts are in reach, as in a simulation. A deployment
@@ -107,6 +107,7 @@ def federated_round(
         groups' means (:mod:`.grouped`); by default all are one sum.
     """
     opening = opening or EachByItself()
+    method = method.at(state.round)
     masks = method.masks(state)
     shares = method.shares([client.samples for client in clients])
     made = (
@@ -122,8 +123,8 @@ def federated_round(
         else:
             with hold(made) as updates:
                 if method.must_agree(state):
-                    bounds = _agree_on_bounds(state, clients, updates, setting)
-                    state = replace(state, bounds=bounds)
+                    agreed = _agree_on_bounds(state, clients, updates, setting)
+                    state = replace(state, bounds={**(state.bounds or {}), **agreed})
                 state = _sum_up(state, clients, updates, setting)
     except NotOpenedError as error:
         meter.failed = str(error)

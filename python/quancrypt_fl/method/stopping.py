@@ -31,23 +31,29 @@ class Best:
 
 @dataclass
 class EarlyStopping:
-    """Watches the validation accuracy of round after round.
+    """Watches the validation of round after round.
 
     Attributes
     ----------
     patience
-        Rounds without a better accuracy after which to stop.
+        Rounds without a better model after which to stop.
+    judged_by
+        ``"accuracy"``: a higher one is better; ``"loss"``: a lower one is.
     best
-        The first round of the highest accuracy so far.
+        The first round of the best model so far.
     """
 
     patience: int
+    judged_by: str = "accuracy"
     best: Best | None = None
 
     def note(self, finished: int, accuracy: float, loss: float, weights: Tensors) -> None:
         """Note the validation after ``finished`` rounds."""
-        if self.best is None or accuracy > self.best.accuracy:
+        if self.best is None or self._better(accuracy, loss, self.best):
             self.best = Best(finished, accuracy, loss, weights)
+
+    def _better(self, accuracy: float, loss: float, best: Best) -> bool:
+        return loss < best.loss if self.judged_by == "loss" else accuracy > best.accuracy
 
     def should_stop(self, finished: int) -> bool:
         """Whether ``patience`` rounds have passed since the best one."""

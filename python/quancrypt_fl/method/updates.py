@@ -25,8 +25,8 @@ def form_update(
 ) -> Update:
     """Steps 3 and 4: what a client that has trained has to send."""
     whole: dict[str, NDArray[np.float32]] = {}
-    for name, before in state.weights.items():
-        after = trained[name]
+    for name in masks:
+        before, after = state.weights[name], trained[name]
         tensor = after if method.update == "weights" else after - before
         if share.scale != 1.0:
             tensor = tensor * np.float32(share.scale)
@@ -50,7 +50,8 @@ def protect(
     upload = client.updates.protect(tensors, clips, state.round)
     if update.whole is not None:
         sent = method.sent(client.updates.quantized(tensors, clips, state.round), state)
-        client.memory.residual = {
+        left_out = {
             name: whole - scatter(sent[name], masks[name]) for name, whole in update.whole.items()
         }
+        client.memory.residual = {**client.memory.residual, **left_out}
     return upload

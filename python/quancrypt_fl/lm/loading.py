@@ -1,0 +1,287 @@
+"""Models, tokenizers and adapters from a local folder or, where there is a network, a hub.
+
+No code comes with a model: ``trust_remote_code`` is never set, and weights are safetensors alone,
+as pickles run what they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from quancrypt_fl.errors import FederatedError
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "INT8_WEIGHTS",
+    "TASKS",
+    "ModelError",
+    "adapter_config",
+    "is_adapter",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "model_class",
+    "model_folder",
+    "quietly",
+    "weight_files",
+]
+
+TASKS = ("causal", "classify")
+INT8_WEIGHTS = "model-int8.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+_CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_FILES_OF_A_MODEL = ("*.json", "*.safetensors", "*.model", "*.txt")
+_AUTO = {"causal": AutoModelForCausalLM, "classify": AutoModelForSequenceClassification}
+_LARGEST_JSON = 64 << 20  # bytes: tokenizers have the largest
+
+
+class ModelError(FederatedError, ValueError):
+    """A model, a tokenizer or an adapter cannot be used as asked."""
+
+
+def model_folder(name: str | Path) -> Path:
+    """The local folder of a model: ``name`` itself, or what a hub has under that name.
+
+    Raises
+    ------
+    ModelError
+        If it is neither, or the hub is out of reach.
+    """
+    text, folder = str(name), Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelError(f"{text}: is a file; allowed: a folder that save_pretrained wrote")
+    if not _HUB_NAME.fullmatch(text):
+        raise ModelError(f"{text}: there is no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _quiet():
+            return Path(snapshot_download(text, allow_patterns=list(_FILES_OF_A_MODEL)))
+    except Exception as error:  # the client's own types and those of its HTTP library
+        raise ModelError(
+            f"{text}: is no local folder, and the hub did not give a model of that name "
+            f"({_first_line(error)}); without network give a local folder, one that "
+            "save_pretrained wrote: config.json, safetensors and the tokenizer's files"
+        ) from error
+
+
+def adapter_config(folder: Path) -> Mapping[str, Any]:
+    """The configuration of a LoRA adapter whose files need no code of their own.
+
+    Raises
+    ------
+    ModelError
+        If the folder is another thing, or has no safetensors.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: there is no such folder; allowed: one that peft wrote")
+    if not is_adapter(folder):
+        raise ModelError(f"{folder}: has no {ADAPTER_CONFIG}; allowed: a folder that peft wrote")
+    config = _json(folder / ADAPTER_CONFIG)
+    if (kind := config.get("peft_type")) != "LORA":
+        raise ModelError(f"{folder}: is an adapter of type {str(kind)[:40]!r}; allowed: LORA")
+    if config.get("megatron_config") is not None:
+        raise ModelError(
+            f"{folder}: its megatron_config names a Python module to import; remove that entry"
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ModelError(_no_safetensors(folder, ADAPTER_WEIGHTS))
+    return config
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder is one that peft wrote."""
+    return (path / ADAPTER_CONFIG).is_file()
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a model in a local folder."""
+    if not (folder / _CONFIG).is_file():
+        raise ModelError(
+            f"{folder}: has no {_CONFIG}; allowed: a folder that save_pretrained wrote"
+        )
+    with quietly(folder):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    return config
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model's folder."""
+    with quietly(folder, "its tokenizer: "):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    return tokenizer
+
+
+def load_model(
+    folder: Path,
+    task: str = "causal",
+    dtype: torch.dtype | None = None,
+    *,
+    labels: int | None = None,
+    given: Collection[str] = (),
+) -> PreTrainedModel:
+    """A model in evaluation mode, on the CPU.
+
+    Parameters
+    ----------
+    folder
+        See :func:`model_folder`.
+    task
+        One of :data:`TASKS`.
+    dtype
+        Of the weights; None: as in the file.
+    labels
+        Classes of a classifier; None: as in its configuration.
+    given
+        Modules whose weights the caller has: the folder need not have them.
+
+    Raises
+    ------
+    ModelError
+        If it has no safetensors, is damaged, or is no model for the task.
+    """
+    load_config(folder)
+    weight_files(folder)
+    options: dict[str, Any] = {}
+    if labels is not None:
+        options = {"num_labels": labels, "ignore_mismatched_sizes": True}
+    with quietly(folder):
+        model, report = _AUTO[task].from_pretrained(
+            folder,
+            dtype="auto" if dtype is None else dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    absent = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
+    missing = sorted(key for key in absent if key.rpartition(".")[0] not in given)
+    if missing:
+        raise ModelError(
+            f"{folder}: has no weights for {', '.join(missing[:3])} of {type(model).__name__}; "
+            "allowed: a model that was trained for this task"
+        )
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def model_class(task: str) -> Any:
+    """The class of transformers that makes models for a task of :data:`TASKS`."""
+    return _AUTO[task]
+
+
+def weight_files(folder: Path) -> Mapping[str, Path]:
+    """The file of each tensor of a model, from its index or its only file.
+
+    Raises
+    ------
+    ModelError
+        If there are no safetensors, or the index names a file outside of the folder.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        names = _json(index).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise ModelError(f"{index}: has no weight_map")
+        for name in set(names.values()):
+            if not isinstance(name, str) or PurePosixPath(name).name != name:
+                raise ModelError(f"{index}: names a file outside of its folder: {str(name)[:80]!r}")
+            if not (folder / name).is_file():
+                raise ModelError(f"{folder}: has no {name[:80]}, which its index names")
+        return {tensor: folder / name for tensor, name in names.items()}
+    only = folder / _WEIGHTS
+    if not only.is_file():
+        raise ModelError(_no_safetensors(folder, _WEIGHTS))
+    try:
+        with safe_open(only, framework="pt") as file:
+            return dict.fromkeys(file.keys(), only)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{only}: {_first_line(error)}") from error
+
+
+def _no_safetensors(folder: Path, name: str) -> str:
+    if (folder / INT8_WEIGHTS).is_file():
+        return (
+            f"{folder}: has weights in int8, which quancrypt lm generate and evaluate read; "
+            "allowed here: floating-point weights"
+        )
+    pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    if pickles:
+        return (
+            f"{folder}: has {pickles[0].name}, a pickle, which runs what is in it, and no {name}; "
+            "allowed: safetensors (save_pretrained writes them)"
+        )
+    return f"{folder}: has no {name}; allowed: a folder with safetensors"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ModelError(f"{path}: has more than {_LARGEST_JSON:,} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {_first_line(error)}") from error
+    if not isinstance(document, dict):
+        raise ModelError(f"{path}: is no JSON object")
+    return document
+
+
+@contextmanager
+def quietly(folder: Path, what: str = "") -> Iterator[None]:
+    """Put the folder in front of what transformers and peft raise, and keep them quiet."""
+    try:
+        with _quiet():
+            yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: {what}{_first_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, no advice: a command's output is its own."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, shortened; two lines where the first one only announces the second."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])

@@ -1,0 +1,147 @@
+"""Local training and evaluation of an adapted language model. Weights come and go as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from quancrypt_fl.lm.adapters import Adapter
+from quancrypt_fl.lm.evaluation import cross_entropy, evaluate_texts, scores
+from quancrypt_fl.lm.probe import FactorProbe
+from quancrypt_fl.lm.texts import Texts
+from quancrypt_fl.method.roles import Tensors
+from quancrypt_fl.seeds import derive_seed
+from quancrypt_fl.training import Evaluation, seeded, torch_device
+
+__all__ = ["LanguageTrainer", "LocalTraining"]
+
+_WINDOW = 16  # batches
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """AdamW's learning rate and weight decay, rows per batch, and how long a client trains.
+
+    ``steps`` batches where it is given, otherwise ``epochs``.
+    """
+
+    lr: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    steps: int | None = None
+
+
+class LanguageTrainer:
+    """An adapted model, loaded with the weights of whoever trains or evaluates next.
+
+    Parameters
+    ----------
+    adapter
+        Model and adapter.
+    options
+        Local training.
+    seed
+        Decides the order of rows, and dropout.
+    device
+        ``"cpu"`` or ``"cuda"``; see :class:`quancrypt_fl.training.Trainer`.
+
+    Attributes
+    ----------
+    probe
+        Sees what each client has trained.
+    """
+
+    def __init__(
+        self, adapter: Adapter, options: LocalTraining, seed: int, device: str = "cpu"
+    ) -> None:
+        self._adapter = adapter
+        self._options = options
+        self._seed = seed
+        self._device = torch_device(device)
+        adapter.model.to(self._device)
+        self.probe = FactorProbe(adapter, seed)
+
+    def train(
+        self, weights: Tensors, samples: Texts, t: int, client: int
+    ) -> tuple[dict[str, NDArray[np.float32]], float]:
+        """Train what travels in round ``t`` on a client's rows.
+
+        Returns
+        -------
+        weights : dict
+            All that ever travels, trained or not.
+        loss : float
+            Mean loss over the rows seen.
+        """
+        self._adapter.load(weights)
+        parameters = self._adapter.prepare(t)
+        with seeded(derive_seed(self._seed, "training", t, client), self._device):
+            loss = self._fit(parameters, samples)
+        trained = self._adapter.weights()
+        self.probe.add(client, trained)
+        return trained, loss
+
+    def evaluate(self, weights: Tensors, samples: Texts) -> Evaluation:
+        """Accuracy and mean cross-entropy over classes, or over all tokens that are predicted."""
+        self._adapter.load(weights)
+        self._adapter.model.eval()
+        return evaluate_texts(self._adapter.model, samples)
+
+    def warm_up(self) -> None:
+        """One step on a made-up row: what torch does but once is not part of a round's time."""
+        row = Texts(np.zeros((1, 4), np.int64), np.full(1, 4), np.zeros(1, np.int64))
+        self._adapter.prepare(0)
+        with seeded(0, self._device):
+            found, _ = scores(self._adapter.model, row, np.arange(1))
+            found.sum().backward()  # type: ignore[no-untyped-call]
+        self._adapter.model.zero_grad(set_to_none=True)
+
+    def _fit(self, parameters: list[nn.Parameter], samples: Texts) -> float:
+        options, model = self._options, self._adapter.model
+        model.train()
+        optimizer = torch.optim.AdamW(
+            parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True
+        )
+        loss_sum, seen = 0.0, 0
+        for rows in self._batches(samples.lengths):
+            found, labels = scores(model, samples, rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss = cross_entropy(found, labels, "mean")
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += float(loss.detach()) * len(rows)
+            seen += len(rows)
+        return loss_sum / seen
+
+    def _batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Rows of each batch, for as long as a client trains."""
+        steps = self._options.steps
+        if steps is None:
+            for _ in range(self._options.epochs):
+                yield from _epoch(lengths, self._options.batch_size)
+            return
+        while steps > 0:
+            for batch in islice(_epoch(lengths, self._options.batch_size), steps):
+                yield batch
+                steps -= 1
+
+
+def _epoch(lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Every row once, in an order drawn from torch's random state.
+
+    Rows of a batch are of similar lengths, as filling them up costs time: of so many batches each,
+    rows are sorted by length, and the batches are shuffled.
+    """
+    batches = []
+    for window in torch.split(torch.randperm(len(lengths)), _WINDOW * size):
+        by_length = window[torch.from_numpy(lengths)[window].argsort(stable=True)]
+        batches += list(torch.split(by_length, size))
+    for place in torch.randperm(len(batches)):
+        yield batches[int(place)].numpy()
