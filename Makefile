@@ -42,7 +42,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help venv demo experiments test test-slow test-cpp test-sanitize test-constant-time test-constant-time-avx512 \
-    test-aarch64 test-old-cpu fuzz lint format wheel sdist bench clean distclean
+    test-aarch64 test-old-cpu fuzz soak lint format wheel sdist bench clean distclean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z][a-z0-9-]*):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
@@ -103,6 +103,9 @@ test-constant-time-avx512: $(VENV)/.dev ## the same of the AVX-512 kernels, by M
 	CC=clang-22 CXX=clang++-22 $(CONFIGURE) $(WITHOUT_MODULE) -DQUANCRYPT_CONSTANT_TIME=msan -DQUANCRYPT_WERROR=OFF
 	$(BIN)/cmake --build $(CPP_BUILD) --target test_constant_time
 	$(CTEST) -R '^constant_time'
+
+soak: $(VENV)/.dev ## train on loopback for an hour: does any process grow? (docs/deployment.md)
+	$(BIN)/python benchmarks/soak.py --minutes 60 --out build/soak
 
 test-aarch64: CPP_BUILD := build/aarch64
 test-aarch64: $(VENV)/.dev ## the C++ tests on AArch64: cross-compiled, SEAL too, and run under qemu-user

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import statistics
 import subprocess
@@ -141,13 +142,16 @@ def draw(lasting: Sequence[tuple[str, list[Sample]]], path: Path) -> None:
         (2**20, 1),
         strict=True,
     ):
-        for name, samples in lasting:
+        for number, (name, samples) in enumerate(lasting):
             at = [one["seconds"] / 60 for one in samples]
-            axes.plot(at, [one[what] / unit for one in samples], label=name, linewidth=1)
+            values = [one[what] / unit for one in samples]
+            style = {"color": f"C{number % 10}", "linestyle": "--" if number // 10 else "-"}
+            axes.plot(at, values, label=name, linewidth=1, **style)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
     axes.set_xlabel("minutes")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     figure.savefig(path)
 
 
@@ -181,8 +185,12 @@ def soak(deployment: Deployment, minutes: float, watch: Watch, runs: list[dict[s
             deployment.finish_run()
         done = len(list((deployment.kits / "server/state/runs").glob("*")))
         kept = folder_bytes(deployment.kits / "server")
-        runs.append({"minute": round((now - start) / 60, 1), "runs": done, "server_bytes": kept})
-        print(f"minute {runs[-1]['minute']}: {done} trainings, server's folder {kept:,} bytes")
+        rounds = len(re.findall(r"round \d+: evaluate asked", deployment.log("run")))
+        minute = round((now - start) / 60, 1)
+        runs.append({"minute": minute, "trainings": done, "rounds": rounds, "server_bytes": kept})
+        print(
+            f"minute {minute}: {rounds} rounds in {done} trainings, server's folder {kept:,} bytes"
+        )
         sys.stdout.flush()
 
 
