@@ -191,7 +191,11 @@ def test_ctrl_c_ends_all_stages(
         del stages
         os.kill(os.getpid(), signal.SIGINT)
 
-    status, _ = disturbed(monkeypatch, tiny_model("endless"), 2, interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & ignore it
+    try:
+        status, _ = disturbed(monkeypatch, tiny_model("endless"), 2, interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert status == 130
     assert capsys.readouterr().err.splitlines()[-1] == "quancrypt: interrupted"
 
