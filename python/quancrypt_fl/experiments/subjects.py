@@ -7,7 +7,8 @@ steps; only training is replaced by an update that was drawn once and is the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,11 +118,19 @@ class Subject:
         Of the whole model.
     share
         Share of every tensor that is measured; results are extrapolated by the number of values.
+    clock
+        Tells the seconds of a sample: by default wall-clock time.
     """
 
     def __init__(
-        self, fields: Mapping[str, Any], weights: Tensors, update: Tensors, share: float = 1.0
+        self,
+        fields: Mapping[str, Any],
+        weights: Tensors,
+        update: Tensors,
+        share: float = 1.0,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._clock = clock
         self.config = QuanCryptConfig(**fields).resolved()
         before = {name: _first(tensor, share) for name, tensor in weights.items()}
         self._update = {name: _first(tensor, share) for name, tensor in update.items()}
@@ -144,7 +153,7 @@ class Subject:
         MethodError
             If what comes out is not the update, clipping and rounding aside.
         """
-        meter = RoundMeter()
+        meter = RoundMeter(clock=self._clock)
         client, state, method = self._client, self._state, self._method
         update = local_update(client, self._shares[0], state, method, self._masks, meter)
         with meter.phase("protect"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,9 @@ class RoundMeter:
     Attributes
     ----------
     seconds
-        Wall-clock seconds per phase of :data:`PHASES`, and of ``open`` where there is one.
+        Seconds per phase of :data:`PHASES`, and of ``open`` where there is one.
+    clock
+        Tells them: by default wall-clock time.
     participants
         Clients that trained.
     arrived
@@ -41,6 +43,7 @@ class RoundMeter:
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    clock: Callable[[], float] = time.perf_counter
     participants: int = 0
     arrived: int = 0
     openings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -59,11 +62,11 @@ class RoundMeter:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time spent in the block to phase ``name``."""
-        start = time.perf_counter()
+        start = self.clock()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
 
     def trained(self, loss: float, samples: int) -> None:
         """Note that a client has trained on ``samples`` samples with mean loss ``loss``."""
