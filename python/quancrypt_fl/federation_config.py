@@ -294,7 +294,7 @@ class FederationConfig(BaseModel):
     def agreement(self) -> Agreement:
         """What QuanCrypt-FL's clients and server have to agree on, of a resolved configuration."""
         assert self.max_weight is not None
-        agreed = Agreement.model_fields.keys() - {"pruning", "max_weight"}
+        agreed = Agreement.model_fields.keys() - {"pruning", "max_weight", "turns"}
         return Agreement(
             pruning=self.schedule() if self.pruning else None,
             max_weight=self.max_weight,

@@ -12,6 +12,7 @@ import io
 import pkgutil
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,11 +126,13 @@ def test_examples_run_and_print_what_is_shown(
 
 
 def test_few_blocks_are_fragments() -> None:
-    infos = [block.info for path in DOCUMENTS for block in blocks(path)]
+    found = [block for path in DOCUMENTS for block in blocks(path)]
+    infos = [block.info for block in found]
     python = [info for info in infos if info.startswith("python")]
     assert set(python) <= {"python", "python no-run"}
     assert python.count("python no-run") <= MOST_FRAGMENTS
-    assert set(infos) <= {*python, "sh", "sh run", "text", "mermaid"}
+    assert set(infos) <= {*python, "sh", "sh run", "text", "mermaid", "toml"}
+    assert all(tomllib.loads(block.text) for block in found if block.info == "toml")
 
 
 def modules() -> list[ModuleType]:

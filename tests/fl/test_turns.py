@@ -102,3 +102,12 @@ def test_what_was_left_out_waits_for_the_tensor_to_travel() -> None:
     assert set(after) == set(SHAPES)
     np.testing.assert_array_equal(after["b"], left["b"])
     assert (after["head"] != left["head"]).any()
+
+
+def test_the_global_model_is_pruned_where_it_travelled() -> None:
+    federation = in_turn(pruning=True, p_0=0.5, p_target=0.5, prune_global=True)
+    before = federation.state.weights
+    federation.round()
+    after = federation.state.weights
+    np.testing.assert_array_equal(after["a"], before["a"])
+    assert (after["b"] == 0).sum() == 6

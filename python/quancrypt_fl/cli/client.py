@@ -16,6 +16,7 @@ import quancrypt_native as qn
 from quancrypt_fl.cli.errors import CommandError, naming
 from quancrypt_fl.cli.interrupts import interruptible_imports
 from quancrypt_fl.cli.joint_kits import opened_channel
+from quancrypt_fl.cli.lm_text_options import require_language_models
 from quancrypt_fl.cli.options import PassphraseFd
 from quancrypt_fl.cli.passphrase import read_passphrase
 from quancrypt_fl.cli.server import require_flower
@@ -36,6 +37,22 @@ def client(
         Path | None,
         typer.Option(
             metavar="DIR", help="Folder of the data set's files.", show_default="digits need none"
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="To tune a language model: folder of the base model.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="To tune a language model: a text file, or a folder with train.tsv and dev.tsv.",
+            show_default=False,
         ),
     ] = None,
     own_data: Annotated[
@@ -99,8 +116,7 @@ def client(
         os.environ[confinement.CLOSED] = "1"  # its processes begin with it
         confinement.close_if_asked()
     loaded = ClientKit.load(kit)
-    if data_dir is not None and not data_dir.is_dir():
-        raise CommandError(f"{data_dir}: there is no such folder; --data-dir names one")
+    _check_data(loaded, data_dir, model, data)
     bundles = [built_in_bundle(), *(bundle_of(folder) for folder in app or ())]
     passphrase = read_passphrase(loaded.secret_key, passphrase_fd)
     key = opened_key(loaded, passphrase)
@@ -126,11 +142,36 @@ def client(
             passphrase=token,
             bundles=[bundle.digest for bundle in bundles],
             data_dir=data_dir,
+            model=model,
+            data=data,
             own_data=own_data,
             task_timeout=task_timeout,
         )
         join(loaded, options, log)
     log("client", "ended")
+
+
+def _check_data(
+    kit: ClientKit, data_dir: Path | None, model: Path | None, data: Path | None
+) -> None:
+    """Raise :class:`CommandError` unless what is given is there, and is what the run trains on."""
+    if kit.app == "finetune":
+        require_language_models()
+        if data_dir is not None or model is None or data is None:
+            raise CommandError(
+                f"{kit.folder}: this run tunes a language model; name the base model's folder with "
+                "--model and the texts with --data, and no --data-dir"
+            )
+        if not data.exists():
+            raise CommandError(f"{data}: there is no such file or folder; --data names one")
+    elif model is not None or data is not None:
+        raise CommandError(
+            "--model and --data go with a run that tunes a language model; this kit's takes "
+            "--data-dir"
+        )
+    for name, folder in (("--data-dir", data_dir), ("--model", model)):
+        if folder is not None and not folder.is_dir():
+            raise CommandError(f"{folder}: there is no such folder; {name} names one")
 
 
 @contextmanager

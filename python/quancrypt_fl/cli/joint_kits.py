@@ -13,15 +13,15 @@ from quancrypt_fl.joint.facts import SEED_BYTES, JointFacts, PartyFacts
 from quancrypt_native.channels import ChannelKey
 
 if TYPE_CHECKING:
-    from quancrypt_fl.config import QuanCryptConfig
     from quancrypt_fl.deployment.kits import ClientKit
     from quancrypt_fl.deployment.provisioning import JointParts
+    from quancrypt_fl.federation_config import FederationConfig
 
 __all__ = ["joint_parts", "opened_channel"]
 
 
 def joint_parts(
-    config: QuanCryptConfig, names: Sequence[str], passphrases: Mapping[str, bytes]
+    config: FederationConfig, names: Sequence[str], passphrases: Mapping[str, bytes]
 ) -> tuple[qn.SecretKey, JointParts]:
     """A fresh group key, and what else kits need.
 

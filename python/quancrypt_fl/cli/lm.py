@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from quancrypt_fl.cli.lm_compare import compare
 from quancrypt_fl.cli.lm_evaluate import evaluate
 from quancrypt_fl.cli.lm_finetune import finetune
 from quancrypt_fl.cli.lm_generate import generate
@@ -19,6 +20,7 @@ lm = typer.Typer(
 # In the order of use, which is the order of `quancrypt lm --help`.
 lm.command()(pretrain)
 lm.command()(finetune)
+lm.command()(compare)
 lm.command()(evaluate)
 lm.command()(merge)
 lm.command()(generate)

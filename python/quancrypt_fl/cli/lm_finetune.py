@@ -20,7 +20,8 @@ _FIELDS = Fields(
     {**GROUPS, "Baselines": ("tenseal_parameters", "tenseal_parameters")},
     {
         "alpha": "twice the rank",
-        "batch_size": "causal 8; classify 16",
+        "batch_size": "causal, multimodal 8; classify 16; clip 32",
+        "labels": "those of train.tsv",
         "local_epochs": "1",
         "threads": "2",
         "max_weight": "from the number of clients",
@@ -37,7 +38,7 @@ def finetune(
     json_only: JsonResults = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune a language model's LoRA adapter over simulated clients, updates encrypted end to end.
+    """Tune a model's LoRA adapter over simulated clients, updates encrypted end to end.
 
     Writes results.json, plot.png, the adapter as peft loads it (adapter_model.safetensors and
     adapter_config.json) and a checkpoint per round into --out.

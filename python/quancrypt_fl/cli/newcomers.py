@@ -123,6 +123,8 @@ def _refuse_others(context: typer.Context) -> None:
 
 
 def _print(made: Added) -> None:
+    from quancrypt_fl.deployment.readmes import data_options
+
     first = made.clients[0]
     rows = [
         [str(made.folder / kit.name), f"client {kit.partition + 1} of {kit.partitions}",
@@ -137,5 +139,5 @@ def _print(made: Added) -> None:
         "on the server, also while it runs and trains:\n"
         f"  quancrypt server server --admit {printable(made.admission.name)}\n"
         "and on the newcomer's machine:\n"
-        f"  quancrypt client {printable(first.name)} --data-dir DATA"
+        f"  quancrypt client {printable(first.name)} {data_options(first.app)}"
     )

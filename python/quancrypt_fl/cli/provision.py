@@ -18,13 +18,16 @@ from quancrypt_fl.cli.errors import CommandError
 from quancrypt_fl.cli.interrupts import interruptible_imports
 from quancrypt_fl.cli.options import JsonOnly
 from quancrypt_fl.cli.passphrase import VARIABLE, passphrase_in, read_passphrase
+from quancrypt_fl.cli.provision_finetune import finetuning, with_tuning
 from quancrypt_fl.cli.text import aligned, counted, print_json, printable, table
+from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.joint.facts import check_threshold
+from quancrypt_fl.lm.config import FinetuneConfig
 
 if TYPE_CHECKING:
-    from quancrypt_fl.config import QuanCryptConfig
     from quancrypt_fl.deployment.provisioning import ClientsKey, Plan, Provisioned
     from quancrypt_fl.envelopes.signer import Signer
+    from quancrypt_fl.federation_config import FederationConfig
 
 __all__ = ["provision", "sealed_for"]
 
@@ -70,6 +73,15 @@ def provision(
             min=1,
             help="With --no-model: values in an update, to choose ciphertexts of the right size.",
             show_default="any size: full ciphertexts",
+        ),
+    ] = None,
+    finetune: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Tune a language model's adapter: a TOML file of its choices, named as the "
+            "options of quancrypt lm finetune (local_steps = 4). Beside it no others are given.",
+            show_default="image classifiers",
         ),
     ] = None,
     add: Annotated[
@@ -197,6 +209,7 @@ def provision(
 
       quancrypt provision --clients 3 --out kits --server-address fl.example.org
       quancrypt provision --clients 5 --threshold 3 --out kits
+      quancrypt provision --finetune tuning.toml --clients 3 --out kits
       quancrypt provision --add 1 --like kits/client-1 --out more
     """
     if add is not None:
@@ -213,12 +226,9 @@ def provision(
     if place is not None:
         raise CommandError("--place goes with --add 1")
     own_app = _own_app(context, no_model, values)
-    names = _names(context, name)
-    if context.params["threshold"] is not None:
-        check_threshold(context.params["threshold"], len(names))
-    config = config_from(context, clients=len(names), out=None)
-    if unfit := config.only_simulated():
-        raise CommandError(f"{unfit}; quancrypt simulate has them")
+    clients = _clients(context, name)
+    config = finetuning(context, finetune, clients) if finetune else _images(context, clients)
+    names = name or [f"client-{number}" for number in range(1, config.clients + 1)]
     with interruptible_imports():
         from quancrypt_fl.deployment.folders import check_place
         from quancrypt_fl.deployment.provisioning import Plan
@@ -230,14 +240,18 @@ def provision(
         config=config,
         host=host,
         port=chosen_port,
-        app="own" if own_app else "builtin",
+        app="finetune" if finetune else "own" if own_app else "builtin",
         other_hosts=tuple(certificate_host or ()),
         days=certificate_days,
     )
     for folder in (out, keep_ca):
         if folder is not None:
             check_place(folder)
-    params = _parameters(config, values if own_app else _values(config))
+    if isinstance(config, FinetuneConfig):
+        plan, values = with_tuning(plan, config)
+    elif not own_app:
+        values = _values(config)
+    params = _parameters(plan.config, values)
     passphrases = _passphrases(plan, out, passphrase_fd, passphrase_dir)
     with _terminated_as_interrupted():
         key = _clients_key(params, plan, passphrases)
@@ -262,16 +276,26 @@ def _own_app(context: typer.Context, no_model: bool, values: int | None) -> bool
     return no_model
 
 
-def _names(context: typer.Context, given: list[str] | None) -> list[str]:
-    clients = context.params["clients"]
-    if not given:
-        return [f"client-{number}" for number in range(1, clients + 1)]
-    if _is_given(context, "clients") and clients != len(given):
+def _images(context: typer.Context, clients: int | None) -> QuanCryptConfig:
+    """A run on images, or of an app of one's own."""
+    clients = clients or context.params["clients"]
+    if context.params["threshold"] is not None:
+        check_threshold(context.params["threshold"], clients)
+    config = config_from(context, clients=clients, out=None)
+    if reason := config.only_simulated():
+        raise CommandError(f"{reason}; quancrypt simulate has them")
+    return config
+
+
+def _clients(context: typer.Context, names: list[str] | None) -> int | None:
+    """Number of clients, if the command line says one."""
+    clients: int | None = context.params["clients"] if _is_given(context, "clients") else None
+    if names and clients not in (None, len(names)):
         raise CommandError(
-            f"--clients is {clients}, but --name is given {counted(len(given), 'time')}; allowed: "
+            f"--clients is {clients}, but --name is given {counted(len(names), 'time')}; allowed: "
             "one name per client, or no --clients"
         )
-    return given
+    return len(names) if names else clients
 
 
 def _is_given(context: typer.Context, option: str) -> bool:
@@ -288,14 +312,15 @@ def _address(given: str, port: int | None) -> tuple[str, int]:
     return host, own_port or port or _PORT
 
 
-def _values(config: QuanCryptConfig) -> int:
+def _values(config: FederationConfig) -> int:
+    assert isinstance(config, QuanCryptConfig)
     with interruptible_imports():
         from quancrypt_fl.deployment.sizing import values_of
 
         return values_of(config.resolved())
 
 
-def _parameters(config: QuanCryptConfig, values: int | None) -> qn.Parameters:
+def _parameters(config: FederationConfig, values: int | None) -> qn.Parameters:
     max_weight = config.resolved().max_weight
     assert max_weight is not None
     return qn.Parameters.for_aggregation(
@@ -393,7 +418,7 @@ def _document(made: Provisioned, plan: Plan, params: qn.Parameters) -> dict[str,
     }
 
 
-def _room(config: QuanCryptConfig, params: qn.Parameters) -> tuple[str, str]:
+def _room(config: FederationConfig, params: qn.Parameters) -> tuple[str, str]:
     if config.threshold is None:
         return "room", f"for up to {params.max_weight} clients in a round; --max-weight makes more"
     return (
@@ -404,6 +429,8 @@ def _room(config: QuanCryptConfig, params: qn.Parameters) -> tuple[str, str]:
 
 
 def _print(made: Provisioned, plan: Plan, params: qn.Parameters, *, one_passphrase: bool) -> None:
+    from quancrypt_fl.deployment.readmes import data_options
+
     out = made.folder
     expires = made.certificate.certificate.not_valid_after_utc
     rows = [[str(out / "server"), f"the machine that clients reach as {plan.address}", "TLS key"]]
@@ -417,7 +444,11 @@ def _print(made: Provisioned, plan: Plan, params: qn.Parameters, *, one_passphra
     print(table(["folder", "goes to", "secret"], rows, left=3))
     print()
     config = plan.config
-    what = "an app of your own" if plan.app == "own" else f"{config.dataset}, {config.model}"
+    what = "an app of your own"
+    if isinstance(config, FinetuneConfig):
+        what = f"{config.task}, {config.model}, mode {config.mode}, rank {config.rank}"
+    elif isinstance(config, QuanCryptConfig) and plan.app != "own":
+        what = f"{config.dataset}, {config.model}"
     passphrases = "one passphrase" if one_passphrase else "a passphrase each"
     facts: list[tuple[str, object]] = [
         ("run", f"{what}, {counted(config.rounds, 'round')}"),
@@ -436,7 +467,7 @@ def _print(made: Provisioned, plan: Plan, params: qn.Parameters, *, one_passphra
         "\nNext: each folder to its machine over a private channel, passphrases by another way,\n"
         f"then delete {printable(out)}. On the machines, the server first:\n"
         "  quancrypt server server\n"
-        f"  quancrypt client {printable(first)} --data-dir DATA\n"
+        f"  quancrypt client {printable(first)} {data_options(plan.app)}\n"
         "  quancrypt run server\n"
         f"The server's firewall lets TCP port {plan.port} in. See {printable(out / 'README.txt')}."
     )

@@ -176,7 +176,7 @@ def _carry_over(kit: ServerKit, rotation: Rotation, model: Path) -> int:
     from quancrypt_fl.flower.snapshot_prefix import SnapshotError
 
     runs = runs_of(kit.state)
-    if kit.app != "builtin" or not runs:
+    if kit.app == "own" or not runs:
         raise CommandError(
             f"{model}: there is no run of the built-in app in {kit.state} to go on with; an app of "
             "your own calls quancrypt_fl.flower.rekeyed_history.rekey_history on its state"

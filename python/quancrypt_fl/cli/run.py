@@ -254,12 +254,22 @@ def _show(outcome: Outcome, out: Path | None, *, json_only: bool) -> None:
         print("completed")
         return
     totals = outcome.results["totals"]
-    accuracy = totals["test_accuracy"]
+    kept = "the folder adapter" if "metric" in outcome.results else "model.safetensors"
     rows: list[tuple[str, object]] = [
         ("Rounds", totals["rounds"]),
         ("Failed", totals["failed_rounds"]),
-        ("Test accuracy", "not measured" if accuracy is None else f"{accuracy:.2%}"),
+        _measured(outcome.results),
         ("Results", (out or outcome.folder or Path()) / "results.json"),
-        ("Model", "with the clients: model.safetensors in their kits' state"),
+        ("Model", f"with the clients: {kept} in their kits' state"),
     ]
     print(aligned(rows))
+
+
+def _measured(results: Mapping[str, Any]) -> tuple[str, str]:
+    """What the final model was judged by."""
+    totals = results["totals"]
+    if results.get("metric") == "perplexity":
+        value = totals["value"]
+        return "Perplexity", "not measured" if value is None else f"{value:.2f}"
+    accuracy = totals["test_accuracy"]
+    return "Test accuracy", "not measured" if accuracy is None else f"{accuracy:.2%}"

@@ -128,6 +128,8 @@ def _load(variant: _Variant, data_dir: Path | None) -> ImageDataset:
         _samples(variant, place, {variant.test: read[variant.test]}),
         variant.label_limits[-1],
         variant.class_names,
+        mean=variant.mean,
+        std=variant.std,
     )
 
 

@@ -60,6 +60,9 @@ class ImageDataset:
         What each label stands for, or empty: the labels are the names.
     notes
         What a user should know about the files that were read, a sentence each.
+    mean, std
+        What the images are normalised with, for pixels scaled to [0, 1]: one of each per channel,
+        or of all channels.
     """
 
     name: str
@@ -68,6 +71,8 @@ class ImageDataset:
     classes: int
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         for part, samples in (("training", self.train), ("test", self.test)):
@@ -94,6 +99,18 @@ class ImageDataset:
     def class_name(self, label: int) -> str:
         """What ``label`` stands for."""
         return self.class_names[label] if self.class_names else str(label)
+
+    def pixels(self, samples: Samples) -> NDArray[np.uint8]:
+        """The images of some samples of the set before they were normalised, same shape."""
+        found = np.empty(samples.images.shape, np.uint8)
+        mean, std = (
+            np.array(values, np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std)
+        )
+        for start in range(0, len(samples), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            scaled = (samples.images[block] * std + mean) * np.float32(255)
+            found[block] = np.clip(np.rint(scaled), 0, 255)
+        return found
 
     def limited(self, train: int | None, test: int | None) -> ImageDataset:
         """The same data set with at most so many training and test samples."""

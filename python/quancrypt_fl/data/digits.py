@@ -32,7 +32,14 @@ def load_digits(data_dir: Path | None, seed: int) -> ImageDataset:
     everything = Samples(images, labels)
     test = _stratified(labels, seed)
     train = np.setdiff1d(np.arange(len(labels)), test)
-    return ImageDataset("digits", everything.take(train), everything.take(test), classes=10)
+    return ImageDataset(
+        "digits",
+        everything.take(train),
+        everything.take(test),
+        classes=10,
+        mean=(_MEAN,),
+        std=(_STD,),
+    )
 
 
 def _stratified(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

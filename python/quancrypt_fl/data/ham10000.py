@@ -83,6 +83,8 @@ def load_ham10000(data_dir: Path | None, seed: int) -> ImageDataset:
         len(_CLASSES),
         _CLASSES,
         _notes(len(rows), len(present), len(files), metadata.name),
+        mean=_HALF,
+        std=_HALF,
     )
 
 

@@ -65,7 +65,8 @@ def _load(
             f"{folder}: training images are of shape {train.images.shape[1:]}, "
             f"test images of shape {test.images.shape[1:]}"
         )
-    return ImageDataset(name, train, test, _CLASSES, class_names)
+    mean, std = mean_std
+    return ImageDataset(name, train, test, _CLASSES, class_names, mean=(mean,), std=(std,))
 
 
 def _samples(folder: Path, prefix: str, mean_std: tuple[float, float], hint: str) -> Samples:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.deployment.tables import KitError
 from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.joint.facts import JointFacts
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["checked_facts", "refuse_joint"]
 
 
-def checked_facts(path: Path, config: QuanCryptConfig) -> Path:
+def checked_facts(path: Path, config: FederationConfig) -> Path:
     """The file of the threshold key's facts, if they are those of the run."""
     try:
         facts = JointFacts.load(path)

@@ -10,6 +10,8 @@ Layout, as ``quancrypt provision`` writes it (``S``: secret, mode 0600)::
                members.toml         public keys by which the sites' uploads are checked
                params.qcp           encryption parameters
                joint.toml           with a threshold key: its parties, their public channel keys
+               initial.safetensors  to tune a language model: what travels of its adapter, as it
+                                    begins; nothing of the base model
                ca.pem, server.pem   TLS certificates
                server.key       S   TLS key: the only secret, and none of the data
                state/               made when it runs: Flower's database, sums, results
@@ -22,6 +24,7 @@ Layout, as ``quancrypt provision`` writes it (``S``: secret, mode 0600)::
               channel.key       S   this site's own channel key, sealed likewise: threshold only
               signing.key       S   key by which this site signs its uploads, sealed likewise
               ca.pem                what the server's certificate is checked against
+              frozen.safetensors    to tune a language model: what never travels of its adapter
               supernode.key     S   private key of its SuperNode, OpenSSH
               supernode.pub         its public key
               state/                made when it runs: the model, what is carried over
@@ -32,18 +35,20 @@ from __future__ import annotations
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from quancrypt_fl.config import QuanCryptConfig, describe_errors
+from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.deployment import toml
 from quancrypt_fl.deployment.joint import checked_facts
 from quancrypt_fl.deployment.membership import check_members
 from quancrypt_fl.deployment.tables import SCHEMA, KitError, Table
+from quancrypt_fl.federation_config import FederationConfig, describe_errors
+from quancrypt_fl.flower.app.learning import LEARNING, unfit
 
 __all__ = [
     "APPS",
@@ -54,6 +59,7 @@ __all__ = [
     "KitError",
     "ServerKit",
     "Site",
+    "check_fields",
     "check_name",
     "joined_address",
     "repeated",
@@ -81,9 +87,11 @@ MEMBERS = "members.toml"
 AUTH_KEY = "supernode.key"
 AUTH_PUBLIC_KEY = "supernode.pub"
 STATE = "state"
+INITIAL = "initial.safetensors"
+FROZEN = "frozen.safetensors"
 
-APPS = ("builtin", "own")
-"""Whose app is run: ours, which knows the data set and the model, or the user's."""
+APPS = (*LEARNING, "own")
+"""What is run: our app, which learns what its name says, or the user's."""
 
 SITE_FIELDS = frozenset({"data_dir", "device", "out", "processes", "tensorboard"})
 """Fields of a configuration that a site decides for itself: no kit holds them."""
@@ -105,6 +113,8 @@ OWN_APP_FIELDS = frozenset(
     }
 )  # fmt: skip
 """Fields of a configuration that mean something for an app of one's own: no data, no training."""
+
+Config = TypeVar("Config", bound=FederationConfig)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HEXADECIMAL = re.compile(r"[0-9a-f]{32}")
@@ -135,8 +145,8 @@ class _Kit:
     parameters_id: str
     """32 hexadecimal digits of the encryption parameters."""
     app: str
-    """``"builtin"`` or ``"own"``, see :data:`APPS`."""
-    config: QuanCryptConfig
+    """See :data:`APPS`."""
+    config: FederationConfig
     """The run, defaults filled in. With an app of one's own only :data:`OWN_APP_FIELDS` count.
     ``clients`` is the number of places, those of removed sites included: data are divided so.
     """
@@ -166,6 +176,8 @@ class ServerKit(_Kit):
     sites: tuple[Site, ...]
     members: Path
     """``members.toml``: public keys by which the sites' uploads are checked."""
+    initial: Path | None
+    """``initial.safetensors``, where an adapter is tuned."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -215,6 +227,7 @@ class ServerKit(_Kit):
             private_key=_file(folder / TLS_KEY),
             sites=sites,
             members=check_members(_file(folder / MEMBERS), [site.name for site in sites]),
+            initial=_file(folder / INITIAL) if common["app"] == "finetune" else None,
         )
 
     def exposed(self) -> list[Path]:
@@ -246,6 +259,8 @@ class ClientKit(_Kit):
     group_params: Path | None
     channel_key: Path | None
     """``group.qcp`` and ``channel.key``, with a threshold key."""
+    frozen: Path | None
+    """``frozen.safetensors``, where an adapter is tuned."""
 
     @property
     def key_params(self) -> Path:
@@ -289,18 +304,20 @@ class ClientKit(_Kit):
             auth_public_key=_file(folder / AUTH_PUBLIC_KEY),
             group_params=_file(folder / GROUP_PARAMETERS) if common["joint"] else None,
             channel_key=_file(folder / CHANNEL_KEY) if common["joint"] else None,
+            frozen=_file(folder / FROZEN) if common["app"] == "finetune" else None,
         )
 
     def node_config(self) -> dict[str, str | int]:
         """What Flower's ``--node-config`` says of this node, with absolute paths."""
-        of_party: dict[str, str | int] = {}
+        some: dict[str, str | int] = {}
         if self.joint is not None:
-            of_party = {
-                "quancrypt-joint": str(self.joint),
-                "quancrypt-channel-key": str(self.channel_key),
-            }
+            some["quancrypt-joint"] = str(self.joint)
+            some["quancrypt-channel-key"] = str(self.channel_key)
+        if self.frozen is not None:
+            some["quancrypt-frozen"] = str(self.frozen)
         return {
-            **of_party,
+            **some,
+            "quancrypt-kit": str(self.folder / NODE),
             "partition-id": self.partition,
             "num-partitions": self.partitions,
             "quancrypt-key": str(self.secret_key),
@@ -341,7 +358,7 @@ def joined_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def with_clients(config: QuanCryptConfig, clients: int, place: str) -> QuanCryptConfig:
+def with_clients(config: Config, clients: int, place: str) -> Config:
     """A run with so many clients: some may have come after it was provisioned.
 
     Raises
@@ -352,7 +369,7 @@ def with_clients(config: QuanCryptConfig, clients: int, place: str) -> QuanCrypt
     if clients == config.clients:
         return config
     try:
-        return QuanCryptConfig(**{**config.model_dump(), "clients": clients})
+        return type(config)(**{**config.model_dump(), "clients": clients})
     except ValidationError as error:
         raise KitError(
             f"{place}: {clients} clients do not fit: {describe_errors(error)}. The clients' key "
@@ -383,7 +400,7 @@ def sites_text(partitions: Mapping[str, int], places: int) -> str:
     return "\n".join([head + toml.table(top), *tables])
 
 
-def run_table(config: QuanCryptConfig, app: str) -> dict[str, Any]:
+def run_table(config: FederationConfig, app: str) -> dict[str, Any]:
     """The ``[run]`` table of a kit: what decides the result, and nothing that a site decides.
 
     Parameters
@@ -393,7 +410,7 @@ def run_table(config: QuanCryptConfig, app: str) -> dict[str, Any]:
     app
         See :data:`APPS`.
     """
-    kept = QuanCryptConfig.model_fields.keys() - SITE_FIELDS - NOT_DEPLOYED
+    kept = type(config).model_fields.keys() - SITE_FIELDS - NOT_DEPLOYED
     if app == "own":
         kept &= OWN_APP_FIELDS
     fields = config.resolved().model_dump(mode="json", exclude_none=True, include=set(kept))
@@ -431,7 +448,7 @@ def _common(folder: Path, file: Table) -> dict[str, Any]:
     app = run.text("app")
     if app not in APPS:
         raise KitError(f"{run.place}: app = {app!r:.80}; allowed: {', '.join(APPS)}")
-    config = _config(run)
+    config = _config(run, app)
     return {
         "folder": folder,
         "host": host,
@@ -447,20 +464,37 @@ def _common(folder: Path, file: Table) -> dict[str, Any]:
     }
 
 
-def _config(run: Table) -> QuanCryptConfig:
-    values: Mapping[str, Any] = dict(run.values)
-    run.values.clear()
+def check_fields(place: str, values: Collection[str]) -> None:
+    """Raise :class:`KitError` where a run's settings name what no deployment decides.
+
+    Parameters
+    ----------
+    place
+        For the message.
+    values
+        Names of fields.
+    """
     for fields, reason in (
         (SITE_FIELDS, "each site decides it"),
         (NOT_DEPLOYED, "it belongs to simulations"),
     ):
-        wrong = sorted(fields & values.keys())
+        wrong = sorted(fields.intersection(values))
         if wrong:
-            raise KitError(f"{run.place}: {', '.join(wrong)}: not allowed here; {reason}")
+            raise KitError(f"{place}: {', '.join(wrong)}: not allowed here; {reason}")
+
+
+def _config(run: Table, app: str) -> FederationConfig:
+    values: Mapping[str, Any] = dict(run.values)
+    run.values.clear()
+    check_fields(run.place, values)
+    kind = LEARNING[app].config if app in LEARNING else QuanCryptConfig
     try:
-        return QuanCryptConfig(**values).resolved()
+        config = kind(**values).resolved()
     except ValidationError as error:
         raise KitError(f"{run.place}: {describe_errors(error)}") from error
+    if app == "finetune" and (reason := unfit(app, config)):
+        raise KitError(f"{run.place}: {reason}")
+    return config
 
 
 def _sites(folder: Path) -> tuple[tuple[Site, ...], int]:

@@ -85,6 +85,8 @@ def add_clients(
     total = max(like.partitions, first + len(names))
     run = replace(like, config=kits.with_clients(like.config, total, str(like.folder)))
     shared = {kits.PARAMETERS: key.params, kits.CA: like.ca.read_bytes()}
+    if like.frozen is not None:
+        shared[kits.FROZEN] = like.frozen.read_bytes()
     newcomers = []
     signers = make_signers(names)
     try:
@@ -97,7 +99,8 @@ def add_clients(
                 newcomers.append(Newcomer(name, partition, line, signing.hex()))
             admission = Admission(key.key_id, key.parameters_id, tuple(newcomers))
             write_public(folder / ADMISSION, admission.to_bytes())
-            write_public(folder / kits.README, readmes.newcomers(names, like.address).encode())
+            text = readmes.newcomers(names, like.address, app=like.app)
+            write_public(folder / kits.README, text.encode())
             _load(folder, names)  # what cannot be loaded is not handed out
     except OSError as error:
         raise ProvisionError(f"{out}: cannot be written: {error.strerror or error}") from error

@@ -6,11 +6,10 @@ The encryption key comes from outside (:class:`ClientsKey`): here it is bytes, s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.deployment import kits, readmes, toml
 from quancrypt_fl.deployment.addresses import check_host, listening
 from quancrypt_fl.deployment.certificates import (
@@ -35,6 +34,7 @@ from quancrypt_fl.deployment.nodekeys import NodeKeys, make_node_keys
 from quancrypt_fl.deployment.signing import make_signers, members_text
 from quancrypt_fl.deployment.tables import SCHEMA
 from quancrypt_fl.envelopes.signer import Signer
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.joint.facts import JointFacts
 
 __all__ = [
@@ -93,7 +93,7 @@ class Plan:
 
     names: tuple[str, ...]
     """Of the sites, in the order of their partitions; one per client of ``config``."""
-    config: QuanCryptConfig
+    config: FederationConfig
     """The run."""
     host: str = "localhost"
     """Where clients reach the server."""
@@ -104,6 +104,9 @@ class Plan:
     """Further names and addresses of the server in its certificate."""
     days: int = DEFAULT_DAYS
     """Validity of the server's certificate."""
+    server_files: Mapping[str, bytes] = field(default_factory=dict)
+    client_files: Mapping[str, bytes] = field(default_factory=dict)
+    """Further files of the server's kit, and of each client's, by name: an adapter as it begins."""
 
     def __post_init__(self) -> None:
         if len(self.names) != self.config.clients:
@@ -237,13 +240,14 @@ def _write_kits(
     signers = make_signers(plan.names)
     expires = identity.certificate.not_valid_after_utc
     joint = key.joint is not None
-    text = readmes.overview(list(plan.names), plan.address, expires, joint=joint)
+    text = readmes.overview(list(plan.names), plan.address, expires, joint=joint, app=plan.app)
     write_public(folder / kits.README, text.encode())
     shared = {kits.PARAMETERS: key.params, kits.CA: public_pem(authority.certificate)}
     if key.joint is not None:
         shared[kits.JOINT] = key.joint.facts.to_toml().encode()
-    _write_server(folder / kits.SERVER, plan, key, identity, nodes, shared)
+    _write_server(folder / kits.SERVER, plan, key, identity, nodes, {**shared, **plan.server_files})
     write_public(folder / kits.SERVER / kits.MEMBERS, members_text(signers))
+    shared |= plan.client_files
     for partition, (name, pair) in enumerate(nodes.items()):
         place = Place(name, partition, len(nodes))
         write_client(folder / name, plan, key, place, pair, shared, signers[name])
@@ -259,7 +263,7 @@ def _write_server(
 ) -> None:
     (folder / kits.SUPERNODES).mkdir(mode=FOLDER_MODE, parents=True)
     folder.chmod(FOLDER_MODE)
-    text = readmes.server(plan.address, plan.port, joint=key.joint is not None)
+    text = readmes.server(plan.address, plan.port, joint=key.joint is not None, app=plan.app)
     write_public(folder / kits.README, text.encode())
     settings = _settings(plan, key, {"listen": listening(plan.host)})
     write_public(folder / kits.DEPLOYMENT, settings.encode())
@@ -293,7 +297,8 @@ def write_client(
     """
     folder.mkdir(mode=FOLDER_MODE)
     facts = None if key.joint is None else key.joint.facts
-    write_public(folder / kits.README, readmes.client(place.name, run.address, facts).encode())
+    text = readmes.client(place.name, run.address, facts, app=run.app)
+    write_public(folder / kits.README, text.encode())
     node: dict[str, toml.Value] = {
         "name": place.name,
         "partition": place.partition,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from quancrypt_fl.joint.facts import JointFacts
 
-__all__ = ["authority", "client", "newcomers", "overview", "server"]
+__all__ = ["authority", "client", "data_options", "newcomers", "overview", "server"]
 
 
 _OPENS_ALL = """it holds
@@ -18,8 +18,18 @@ _SEALS_PARTS = """it holds
   what passes the server while the clients make their key, has that key."""
 
 
+def data_options(app: str) -> str:
+    """How a client of such a run names its data; see :data:`.kits.APPS`."""
+    return "--model BASE --data TEXTS" if app == "finetune" else "--data-dir DATA"
+
+
 def overview(
-    names: list[str], address: str, expires: datetime.datetime, *, joint: bool = False
+    names: list[str],
+    address: str,
+    expires: datetime.datetime,
+    *,
+    joint: bool = False,
+    app: str = "builtin",
 ) -> str:
     """For the folder that holds all kits; ``joint``: with a threshold key."""
     holds = _SEALS_PARTS if joint else _OPENS_ALL
@@ -39,7 +49,7 @@ read (scp, an encrypted disk). Then delete it here.
 Then, the server first:
 
   server machine         quancrypt server server
-  each client's machine  quancrypt client {names[0]} --data-dir DATA
+  each client's machine  quancrypt client {names[0]} {data_options(app)}
   server machine         quancrypt run server
 
 Clients connect to {address}, TCP: open that port at the server's firewall.
@@ -48,7 +58,7 @@ Clients need no open port. The server's certificate is valid until
 """
 
 
-def newcomers(names: Sequence[str], address: str) -> str:
+def newcomers(names: Sequence[str], address: str, *, app: str = "builtin") -> str:
     """For the folder that holds kits of clients that come later."""
     sites = "".join(f"  {name + '/':<20} to the site {name}\n" for name in names)
     return f"""Kits of clients that join a QuanCrypt deployment
@@ -62,7 +72,7 @@ A client's kit goes as a whole, over a channel that others cannot read, and
 never to the server; its passphrase by another way. Then delete it here.
 
   server machine         quancrypt server server --admit admission.toml
-  each client's machine  quancrypt client {names[0]} --data-dir DATA
+  each client's machine  quancrypt client {names[0]} {data_options(app)}
 
 The server may be running, also in the middle of a training: it lets the
 newcomers in within seconds, and they catch up by themselves.
@@ -77,9 +87,18 @@ _JOINT_FILE = """  joint.toml       the parties of the threshold key, and their 
 """
 
 
-def server(address: str, port: int, *, joint: bool = False) -> str:
+_INITIAL_FILE = """  initial.safetensors
+                   what travels of the adapter, as it begins, public
+"""
+_FROZEN_FILE = """  frozen.safetensors
+                   what never travels of the adapter, the same at all sites
+"""
+
+
+def server(address: str, port: int, *, joint: bool = False, app: str = "builtin") -> str:
     """For the server's kit; ``joint``: with a threshold key."""
     sites, joint_file = (_SITES_STAY, _JOINT_FILE) if joint else (_SITES_CHANGE, "")
+    initial_file = _INITIAL_FILE if app == "finetune" else ""
     return f"""Kit of the server of a QuanCrypt deployment
 ===========================================
 
@@ -89,11 +108,12 @@ Open port {port}, TCP, to the clients.
 
   deployment.toml  address, identity of the clients' key, configuration of the
                    run. May be edited before the run, [key] aside; bits and
-                   max_weight belong to params.qcp and cannot change
+                   max_weight belong to params.qcp and cannot change. What is
+                   changed in [run] has to be so in every client's node.toml
   clients.toml     the sites; supernodes/ has the public keys of their nodes.
                    {sites}
   members.toml     public keys by which the sites' uploads are checked
-{joint_file}  params.qcp       encryption parameters, public
+{joint_file}{initial_file}  params.qcp       encryption parameters, public
   ca.pem           certificate of the deployment's authority, public
   server.pem       certificate of this server, public
   server.key       SECRET: its private key. Whoever has it can pose as the server
@@ -122,24 +142,27 @@ def _joint_key(facts: JointFacts) -> str:
 """
 
 
-def client(name: str, address: str, facts: JointFacts | None = None) -> str:
+def client(
+    name: str, address: str, facts: JointFacts | None = None, *, app: str = "builtin"
+) -> str:
     """For a client's kit; ``facts``: of the threshold key, if there is one."""
     keys = _SHARED_KEY if facts is None else _joint_key(facts)
+    frozen_file = _FROZEN_FILE if app == "finetune" else ""
     title = f"Kit of the site {name} of a QuanCrypt deployment"
     return f"""{title}
 {"=" * len(title)}
 
 Goes to the machine of this site that has its data. Never to the server.
-Start:  quancrypt client . --data-dir DATA
+Start:  quancrypt client . {data_options(app)}
 It asks for the passphrase of secret.key, or takes $QUANCRYPT_PASSPHRASE.
 It connects to {address}; no port has to be open here.
 
   node.toml        name, place among the sites, address of the server,
-                   configuration of the run
+                   configuration of the run: this client takes part in no other
   params.qcp       encryption parameters, public
 {keys}  signing.key      SECRET: this site's own, sealed with the same passphrase. With
                    it uploads are signed in the name of {name}
-  ca.pem           certificate by which the server is recognized, public
+{frozen_file}  ca.pem           certificate by which the server is recognized, public
   supernode.key    SECRET: private key by which the server recognizes this site
   supernode.pub    its public key
   state/           made when the client starts: the model, in the clear

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.data.shapes import IMAGES
 from quancrypt_fl.deployment.events import EventLog, flower_line
 from quancrypt_fl.deployment.kits import KitError, ServerKit, run_table
@@ -345,7 +346,7 @@ def builtin_settings(
     KitError
         If the kit is for an app of one's own.
     """
-    if kit.app != "builtin":
+    if kit.app == "own":
         raise KitError(
             f"{kit.folder}: was made with --no-model, for an app of your own; name it with --app"
         )
@@ -353,12 +354,15 @@ def builtin_settings(
     config.pop("app")
     if rounds is not None:
         config["rounds"] = rounds
-    shape, classes = IMAGES[kit.config.dataset]
+    images: dict[str, Any] = {}
+    if isinstance(kit.config, QuanCryptConfig):
+        shape, classes = IMAGES[kit.config.dataset]
+        images = {"image_shape": shape, "classes": classes}
     drawn = kit.config.participants < kit.config.clients
     return {
+        "app": kit.app,
         "config": config,
-        "image_shape": shape,
-        "classes": classes,
+        **images,
         "name": name,
         "timeout": timeout,
         "wait": wait,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.data.shapes import IMAGES
+from quancrypt_fl.method.quancrypt import QuanCrypt
 
-__all__ = ["values_of"]
+__all__ = ["values_of", "values_sent"]
 
 
 def values_of(config: QuanCryptConfig) -> int:
@@ -31,5 +33,10 @@ def values_of(config: QuanCryptConfig) -> int:
         for name, tensor in model.state_dict().items()
         if tensor.is_floating_point() and name not in left_out
     }
-    layout = config.agreement().method(shapes).upload_layout(shapes, t=0)
-    return sum(math.prod(sent) for sent, _ in layout.values())
+    return values_sent(config.agreement().method(shapes), shapes)
+
+
+def values_sent(method: QuanCrypt, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Values in the largest upload of the first rounds, one for each turn."""
+    layouts = (method.upload_layout(shapes, t) for t in range(max(1, len(method.turns))))
+    return max(sum(math.prod(sent) for sent, _ in layout.values()) for layout in layouts)

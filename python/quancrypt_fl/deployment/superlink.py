@@ -113,6 +113,7 @@ class SuperLink:
         made["QUANCRYPT_PARAMS"] = str(self.kit.params)
         made["QUANCRYPT_MEMBERS"] = str(self.kit.members)
         made["QUANCRYPT_JOINT"] = str(self.kit.joint or "")
+        made["QUANCRYPT_INITIAL"] = str(self.kit.initial or "")
         made["QUANCRYPT_KEY_ID"] = self.kit.key_id
         made["QUANCRYPT_METRICS"] = self.metrics or ""
         return Launch(command, made, self._state)

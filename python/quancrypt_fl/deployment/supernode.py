@@ -52,7 +52,9 @@ class ClientOptions:
     bundles
         Digests of the app bundles that it runs.
     data_dir
-        Folder of its data.
+        Folder of its data: images.
+    model, data
+        To tune a language model: folder of the base model, and the texts.
     own_data
         Train on all that is there, not on this client's part of the data set.
     task_timeout
@@ -67,6 +69,8 @@ class ClientOptions:
     own_data: bool = False
     task_timeout: float | None = None
     channel_file: Path | None = None
+    model: Path | None = None
+    data: Path | None = None
 
 
 @dataclass
@@ -134,8 +138,13 @@ class SuperNode:
         config["quancrypt-signing-key"] = str(self.options.signing_file)
         if self.options.channel_file is not None:
             config["quancrypt-channel-key"] = str(self.options.channel_file)
-        if self.options.data_dir is not None:
-            config["data-dir"] = str(self.options.data_dir.absolute())
+        for name, path in (
+            ("data-dir", self.options.data_dir),
+            ("model", self.options.model),
+            ("data", self.options.data),
+        ):
+            if path is not None:
+                config[name] = str(path.absolute())
         if self.options.own_data:
             config["quancrypt-data"] = "all"
         return config

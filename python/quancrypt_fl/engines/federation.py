@@ -168,7 +168,6 @@ class FederatedRun:
     def _round(self) -> dict[str, Any]:
         meter = RoundMeter()
         t, seed = self.state.round, self.config.seed
-        method = self._parties.method
         chosen = choose(
             len(self._clients), self.config.participants, generator(seed, "participation", t)
         )
@@ -176,6 +175,11 @@ class FederatedRun:
         chosen, groups = self._grouped(chosen, t)
         clients = [self._clients[index] for index in chosen]
         self.task.round_begins(t, lambda: self._parts_of_the_mean(clients, lost))
+        method = replace(
+            self._parties.method,
+            factors=self._factors(clients, lost),
+            report_factors=self._factors(clients, ()),
+        )
         self.state = federated_round(
             self.state,
             clients,
@@ -227,6 +231,18 @@ class FederatedRun:
         }
         total = sum(counted.values())
         return {index: part / total for index, part in counted.items()}
+
+    def _factors(self, clients: Sequence[Client], lost: Collection[int]) -> dict[str, float]:
+        """See :attr:`quancrypt_fl.method.fedavg.FedAvg.factors`."""
+        if not self.task.trained_by:
+            return {}
+        parts = self._parts_of_the_mean(clients, lost)
+        fewest = max(2, self.config.min_arrivals)  # the mean of one is that one's update
+        able = {
+            name: [parts[index] for index in sorted(indices) if index in parts]
+            for name, indices in self.task.trained_by.items()
+        }
+        return {n: 1.0 / sum(found) if len(found) >= fewest else 0.0 for n, found in able.items()}
 
     def _evaluate(self, part: str) -> Evaluation:
         return self.task.evaluate(part, self.state.weights, self._clients)

@@ -31,6 +31,7 @@ class ImageTask:
     """
 
     turns: tuple[frozenset[str], ...] = ()
+    trained_by: Mapping[str, frozenset[int]] = {}  # a mapping that nobody changes
     judged_by = "accuracy"
 
     def __init__(self, config: QuanCryptConfig) -> None:

@@ -33,6 +33,13 @@ class Task(Protocol):
         """See :attr:`quancrypt_fl.method.fedavg.FedAvg.turns`."""
 
     @property
+    def trained_by(self) -> Mapping[str, frozenset[int]]:
+        """Indices of the clients that can train a tensor, of tensors that not all of them can.
+
+        The others send zeros in such a tensor, and do not count in its mean.
+        """
+
+    @property
     def parts(self) -> Sequence[Sized]:
         """The training samples of each client."""
 

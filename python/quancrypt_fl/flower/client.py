@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quancrypt_fl.errors import MethodError
-from quancrypt_fl.flower.chain import agreed_facts, digest, first_link, next_link
+from quancrypt_fl.flower.chain import agreed_digest, agreed_facts, digest, first_link, next_link
 from quancrypt_fl.flower.client_keys import ClientKeys, Updates
 from quancrypt_fl.flower.client_sums import ClientSums, layouts_of, without_bounds
 from quancrypt_fl.flower.protocol import Link, Phase, ProtocolError, Reply, Request
@@ -65,6 +65,8 @@ class ClientRound:
         Number of the client, from 0; decides its dither where the agreement has a seed.
     name
         What it calls itself.
+    constants
+        Tensors of the model that are not summed, as the request brings them.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class ClientRound:
         *,
         index: int = 0,
         name: str = "",
+        constants: Model | None = None,
     ) -> None:
         check_scale(request.agreement.weighting, request.scale, request.agreement.max_weight)
         self._request = request
@@ -89,6 +92,7 @@ class ClientRound:
         self._keys = keys
         self.index = index
         self._name = name
+        self._constants = constants or {}
         self.method = request.agreement.method(request.floats)
         self.memory: ClientMemory = store.memory()
         self.seconds: dict[Phase, float] = {"train": 0.0, "protect": 0.0, "unprotect": 0.0}
@@ -100,9 +104,20 @@ class ClientRound:
         """What protects updates and opens sums; with a joint key, once there is one."""
         return self._keys.updates(self._request.agreement.rounding, self._dither)
 
-    @property
-    def _sums(self) -> ClientSums:
-        return ClientSums(self.updates, self._keys.params, self.method)
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        return agreed_facts(self._request.agreement, self._keys.params.fingerprint)
+
+    def _agreed(self, constants: Model) -> str:
+        return agreed_digest(self._facts, self._request.floats, constants)
+
+    def _held(self) -> Held | None:
+        """What the client holds; what does not say what was agreed on counts as absent."""
+        held = self._store.held()
+        return None if held is None or held.agreed is None else held
+
+    def _sums(self, t: int) -> ClientSums:
+        return ClientSums(self.updates, self._keys.params, self.method.at(t))
 
     def layouts(self, held: Held) -> tuple[Layout, ...]:
         """What sums of the round that begins with the state held consist of."""
@@ -117,12 +132,22 @@ class ClientRound:
         ----------
         initial
             All tensors of the initial model, if the request brings them.
+
+        Raises
+        ------
+        ProtocolError
+            If the request's agreement, tensors or constants are not those of that state.
         """
-        held = self._store.held()
+        held = self._held()
         with self.phase("unprotect"):
             start = self._start(held, initial)
             if start is None:
                 return None
+            if start.agreed != self._agreed(self._constants):
+                raise ProtocolError(
+                    "the agreement, the tensors that are summed or those that are not differ from "
+                    "what this training began with: a client goes on with what was agreed on"
+                )
             if start is not held:
                 self._settle_skipped(start)
             followed = self._follow(start)
@@ -133,7 +158,7 @@ class ClientRound:
 
     def behind(self) -> Reply:
         """The reply of a client that cannot reach the state asked for."""
-        held = self._store.held()
+        held = self._held()
         return self._reply(
             behind=True,
             held=None if held is None else (held.state.round, held.chain),
@@ -147,23 +172,26 @@ class ClientRound:
             return held
         if snapshot is not None and self._leads_on(*snapshot):
             try:
-                return open_snapshot(
+                opened = open_snapshot(
                     self._blobs["snapshot"],
                     self._request.training,
                     self._keys.secret,
                     round=snapshot[0],
                     chain=snapshot[1],
                 )
+                if opened.agreed is not None:  # else of an earlier version
+                    return opened
             except (KeyError, SnapshotError):
-                self._damaged = snapshot[0]
+                pass
+            self._damaged = snapshot[0]
         if initial is not None:
-            facts = agreed_facts(self._request.agreement, self._keys.params.fingerprint)
-            chain = first_link(self._request.training, facts, initial)
+            chain = first_link(self._request.training, self._facts, initial)
             floats = {
                 name: np.asarray(initial[name], dtype=np.float32) for name in self._request.floats
             }
             if self._leads_on(0, chain):
-                return Held(GlobalState(0, floats), chain)
+                constants = {n: t for n, t in initial.items() if n not in floats}
+                return Held(GlobalState(0, floats), chain, self._agreed(constants))
         return None
 
     def _leads_on(self, finished: int, chain: str) -> bool:
@@ -182,27 +210,27 @@ class ClientRound:
 
     def _apply(self, held: Held, link: Link) -> Held:
         state, chain = held.state, _after(held.chain, link)
+        sums, method = self._sums(state.round), self.method.at(state.round)
         if link.weight == 0:
-            return Held(replace(state, round=state.round + 1), chain)
+            return Held(replace(state, round=state.round + 1), chain, held.agreed)
         data = self._blobs.get(f"sum-{link.round}", b"")
         if digest(data) != link.digest:
             raise ProtocolError(f"the sum of round {link.round + 1} is not the one announced")
         if self._request.agreement.weighting != "prescaled" and link.scale != 1.0:
             raise ProtocolError(f"round {link.round + 1}: a scale of {link.scale}; allowed: 1")
-        sums = Sums.from_bytes(data)
-        if sums.reports:
-            bounds = self._sums.bounds(sums.reports, sums.reports_weight)
-            state = state if bounds is None else replace(state, bounds=bounds)
-        mean = self._sums.mean(sums.updates, link.weight, state, self._request.floats)
+        brought = Sums.from_bytes(data)
+        if brought.reports:
+            state = _bounded(state, sums.bounds(brought.reports, brought.reports_weight))
+        mean = sums.mean(brought.updates, link.weight, state, self._request.floats)
         if mean is None:
-            return Held(replace(state, round=state.round + 1), chain)
+            return Held(replace(state, round=state.round + 1), chain, held.agreed)
         self._settle(link)
-        if state.bounds is None:  # all have uploaded zeros: see :func:`.without_bounds`
-            bounds = self.method.agreed(mean, link.weight)
-            return Held(replace(state, round=state.round + 1, bounds=bounds), chain)
-        masks = self.method.masks(state)
-        after = self.method.apply(state, mean, link.weight, masks, link.scale)
-        return Held(replace(after, weights=possible(after.weights)), chain)
+        if method.must_agree(state):  # all have uploaded zeros: see :func:`.without_bounds`
+            state = _bounded(state, method.agreed(mean, link.weight))
+            return Held(replace(state, round=state.round + 1), chain, held.agreed)
+        masks = method.masks(state)
+        after = method.apply(state, mean, link.weight, masks, link.scale)
+        return Held(replace(after, weights=possible(after.weights)), chain, held.agreed)
 
     def _settle(self, link: Link) -> None:
         """What error feedback carries over counts once the sum holds the client's upload."""
@@ -234,9 +262,10 @@ class ClientRound:
             one state would differ by the two trainings.
         """
         pending = self._store.pending()
-        if pending is not None and (pending.round, pending.chain) == (
+        if pending is not None and (pending.round, pending.chain, pending.agreed) == (
             held.state.round,
             held.chain,
+            held.agreed,
         ):
             self._dither_seed = pending.dither
             return pending
@@ -254,6 +283,7 @@ class ClientRound:
             metrics=dict(done.metrics),
             seconds=done.seconds,
             dither=secrets.randbits(63),
+            agreed=held.agreed,
         )
         self._dither_seed = pending.dither
         self._store.keep_pending(pending)
@@ -264,26 +294,27 @@ class ClientRound:
         """Encrypted mean magnitudes, from which clients agree on clip bounds."""
         with self.phase("protect"):
             update = self._update(held.state, pending, self.method.masks(held.state))
-            tensors, clips = self.method.report(update)
+            tensors, clips = self.method.at(held.state.round).report(update)
             return self.updates.protect(tensors, clips, held.state.round).data
 
     def upload(self, held: Held, pending: Pending) -> bytes:
         """The encrypted update. A repeated call encrypts the same update afresh."""
         state = self._with_bounds(held.state)
+        method = self.method.at(state.round)
         with self.phase("protect"):
-            masks = self.method.masks(state)
+            masks = method.masks(state)
             update = self._update(state, pending, masks)
             before = self.memory
             self.memory = ClientMemory(before.residual, before.buffers)
-            if state.bounds is None:
-                tensors, clips = without_bounds(self.method, update)
+            if method.must_agree(state):
+                tensors, clips = without_bounds(method, update)
                 data = self.updates.protect(tensors, clips, state.round).data
-                residual: Tensors = update.whole or {}
+                residual: Tensors = {**before.residual, **(update.whole or {})}
             else:
-                data = protect(self, update, state, self.method, masks).data
+                data = protect(self, update, state, method, masks).data
                 residual = self.memory.residual
             self.memory = before
-        if self.method.error_feedback:
+        if method.error_feedback:
             self._store.keep_pending(replace(pending, residual=residual))
         return data
 
@@ -325,12 +356,23 @@ class ClientRound:
     def _with_bounds(self, state: GlobalState) -> GlobalState:
         """The state with clip bounds; without, where the sum of reports did not open."""
         if "reports" not in self._blobs:
-            if state.bounds is None and state.round == 0:
+            if self._is_first(state.round):
                 raise ProtocolError("an upload is asked for before clip bounds are agreed on")
             return state
+        sums = self._sums(state.round)
         with self.phase("unprotect"):
-            bounds = self._sums.bounds(self._blobs["reports"], self._request.reports_weight)
-        return replace(state, bounds=bounds)
+            bounds = sums.bounds(self._blobs["reports"], self._request.reports_weight)
+        return _bounded(state, bounds)
+
+    def _is_first(self, t: int) -> bool:
+        """Whether a tensor travels in round ``t`` that has not travelled before.
+
+        The server knows that as well: what it hears must not tell whether an earlier sum opened.
+        """
+        method, names = self.method, self._request.floats
+        earlier = range(min(t, max(1, len(method.turns))))
+        before = {name for s in earlier for name in method.travelling(names, s)}
+        return not before.issuperset(method.travelling(names, t))
 
     def _dither(self, t: int) -> np.random.Generator:
         """Of a training, also if its update is encrypted once more: the same is added then."""
@@ -365,6 +407,13 @@ class ClientRound:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _bounded(state: GlobalState, bounds: Mapping[str, float] | None) -> GlobalState:
+    """The state with these clip bounds, beside those of tensors that do not travel now."""
+    if bounds is None:
+        return state
+    return replace(state, bounds={**(state.bounds or {}), **bounds})
 
 
 def _after(chain: str, link: Link) -> str:

@@ -37,7 +37,7 @@ class ClientSums:
     params
         Encryption parameters.
     method
-        The method.
+        The method as it is in the round of the sums: see :meth:`.FedAvg.at`.
     """
 
     updates: Updates
@@ -89,7 +89,10 @@ def layouts_of(
     method: QuanCrypt, state: GlobalState, names: Collection[str]
 ) -> tuple[Layout, Layout]:
     """What sums of the round that begins with a state consist of: of reports, and of updates."""
-    return method.report_layout(), method.upload_layout(_shapes(state, names), state.round)
+    return (
+        method.at(state.round).report_layout(),
+        method.upload_layout(_shapes(state, names), state.round),
+    )
 
 
 def without_bounds(

@@ -37,10 +37,14 @@ class Held:
         The state.
     chain
         Its chain id, 64 hexadecimal digits; see :mod:`quancrypt_fl.flower.chain`.
+    agreed
+        What the training was agreed on, see :func:`.chain.agreed_digest`. None if a version before
+        wrote it: nothing is trained from such a state.
     """
 
     state: GlobalState
     chain: str
+    agreed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Pending:
     dither
         Seed of stochastic rounding where the agreement has none: an update that is encrypted once
         more is rounded alike. None if a version before wrote it.
+    agreed
+        As :attr:`Held.agreed`, of the state that it started from.
     """
 
     round: int
@@ -77,6 +83,7 @@ class Pending:
     seconds: float
     residual: Tensors | None = None
     dither: int | None = None
+    agreed: str | None = None
 
 
 _WIDEST = 2.2250738585072014e-308  # no positive float is longer in JSON: 23 characters
@@ -98,6 +105,7 @@ class _HeldFacts(_Facts):
     round: _Round
     chain: _Chain
     bounds: dict[str, _Bound] | None
+    agreed: _Chain | None = None
     pad: str = ""
 
 
@@ -111,6 +119,7 @@ class _PendingFacts(_Facts):
     seconds: float
     residual: bool
     dither: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    agreed: _Chain | None = None
 
 
 class _MemoryFacts(_Facts):
@@ -129,6 +138,7 @@ def held_bytes(held: Held, training: str) -> bytearray:
         "round": state.round,
         "chain": held.chain,
         "bounds": bounds,
+        "agreed": held.agreed,
         "pad": " " * max(0, _length(widest) - _length(bounds)),
     }
     return _pack(document, training, {"weights": held.state.weights})
@@ -143,7 +153,7 @@ def read_held(data: bytearray, training: str) -> Held:
     """Inverse of :func:`held_bytes`; a TensorsFileError says what is wrong."""
     facts, parts = _unpack(data, training, _HeldFacts, "weights")
     state = GlobalState(facts.round, parts["weights"], facts.bounds)
-    return Held(state, facts.chain)
+    return Held(state, facts.chain, facts.agreed)
 
 
 def pending_bytes(pending: Pending, training: str) -> bytearray:
@@ -158,6 +168,7 @@ def pending_bytes(pending: Pending, training: str) -> bytearray:
         "seconds": float(pending.seconds),
         "residual": pending.residual is not None,
         "dither": pending.dither,
+        "agreed": pending.agreed,
     }
     parts = {"weights": pending.weights, "residual": pending.residual or {}}
     return _pack(document, training, parts)
@@ -176,6 +187,7 @@ def read_pending(data: bytearray, training: str) -> Pending:
         seconds=facts.seconds,
         residual=parts["residual"] if facts.residual else None,
         dither=facts.dither,
+        agreed=facts.agreed,
     )
 
 

@@ -112,11 +112,19 @@ def quancrypt_mod(message: Message, context: Context, call_next: ClientAppCallab
         return _other_key(message, keys.secret.key_id)
     with site.store(context, request.training) as store:
         check_joint(keys, request)
-        work = ClientRound(request, blobs, store, keys, index=site.index, name=site.name)
+        constants = _constants(message)
+        work = ClientRound(
+            request, blobs, store, keys, index=site.index, name=site.name, constants=constants
+        )
         work.seconds["key"] = opened
-        exchange = _Exchange(message, context, call_next, request, work, store, keys)
+        exchange = _Exchange(message, context, call_next, request, work, store, keys, constants)
         exchange.signer = None if site.signing_key is None else open_signer(site.signing_key)
         return exchange.answer()
+
+
+def _constants(message: Message) -> dict[str, NDArray[Any]]:
+    record = message.content.array_records.get(CONSTANTS)
+    return {} if record is None else {name: array.numpy() for name, array in record.items()}
 
 
 def _other_key(message: Message, ours: str) -> Message:
@@ -192,6 +200,7 @@ class _Exchange:
         work: ClientRound,
         store: ClientStore,
         keys: ClientKeys,
+        constants: dict[str, NDArray[Any]],
     ) -> None:
         self._message = message
         self._context = context
@@ -201,10 +210,7 @@ class _Exchange:
         self._store = store
         self._keys = keys
         self.signer: Signer | None = None
-        record = message.content.array_records.get(CONSTANTS)
-        self._constants: dict[str, NDArray[Any]] = (
-            {} if record is None else {name: array.numpy() for name, array in record.items()}
-        )
+        self._constants = constants
 
     def answer(self) -> Message:
         held = self._work.catch_up(self._initial())
@@ -259,6 +265,7 @@ class _Exchange:
         )
 
     def _train(self, held: Held) -> Finished:
+        self._check_turn(held)
         start = time.perf_counter()
         reply = self._call_next(self._for_app(held), self._context)
         seconds = time.perf_counter() - start
@@ -287,6 +294,20 @@ class _Exchange:
             raise MethodError(f"the app's reply lacks the tensors {missing[:5]}")
         weights = floats_of(arrays[0], self._request.floats)
         return Finished(weights, round(samples), dict(metrics[0]), seconds)
+
+    def _check_turn(self, held: Held) -> None:
+        """Where tensors take turns, the app must train those that will be sent: the round that it
+        is told is that of the state held, on which all parties' chain ids agree.
+        """
+        if not self._request.agreement.turns:
+            return
+        for record in self._message.content.config_records.values():
+            said = record.get("server-round", held.state.round + 1)
+            if said != held.state.round + 1:
+                raise ProtocolError(
+                    f"server-round = {said!r:.20} after {held.state.round} rounds: tensors that "
+                    "take turns would be trained out of turn"
+                )
 
     def _for_app(self, held: Held) -> Message:
         """The message as plain FedAvg would have sent it."""

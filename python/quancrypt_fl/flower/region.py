@@ -234,7 +234,7 @@ class _Work:
         layout = (
             method.upload_layout(shapes, request.round)
             if "upload" in self.asks
-            else method.report_layout()
+            else method.at(request.round).report_layout()
         )
         shares = dict.fromkeys(self.nodes, Share(1))
         return Ledger(params, self.around.key_id, layout, shares)

@@ -89,8 +89,15 @@ class ServerRound:
 
     @property
     def has_summed(self) -> bool:
-        """Whether a round has had a sum: clip bounds are then known to the clients."""
+        """Whether a round has had a sum."""
         return any(each.weight for each in self.history.rounds)
+
+    def has_bounds(self, t: int) -> bool:
+        """Whether clients know clip bounds for all that travels in round ``t``: from sums of it."""
+        turns, names = max(1, len(self.method.turns)), self.shapes
+        summed = {each.round % turns for each in self.history.rounds if each.weight}
+        known = {name for turn in summed for name in self.method.travelling(names, turn)}
+        return known.issuperset(self.method.travelling(names, t))
 
     def run(
         self, nodes: Sequence[int], config: ConfigRecord, *, snapshot_from: int | None = None
@@ -194,7 +201,7 @@ class _Work:
 
     def train_and_upload(self, nodes: list[int]) -> None:
         r, weighting = self._r, self._r.agreement.weighting
-        no_bounds = not r.has_summed
+        no_bounds = not r.has_bounds(self._t)
         no_counts = weighting != "uniform" and any(r.book[n].samples is None for n in nodes)
         if not (no_bounds or no_counts or r.book.key_id is None):
             self._upload(nodes, ("train", "upload"), self._shares(nodes))
@@ -217,7 +224,7 @@ class _Work:
 
     def _agree(self, nodes: list[int], shares: Mapping[int, Share]) -> tuple[Total, list[int]]:
         """The sum of the reports, and the nodes that are in it: the others are out of the round."""
-        layout = self._r.method.report_layout()
+        layout = self._r.method.at(self._t).report_layout()
         with self._same_sum(layout, shares) as reports:
 
             def collect(nodes: list[int], attempt: int) -> tuple[Total, list[int]]:
@@ -344,7 +351,7 @@ class _Work:
         snapshot = self._r.checked_snapshot(blobs) if "snapshot" in asks else None
         if "report" in asks:
             report = blobs.get("report", b"")
-            layout, is_sum = self._r.method.report_layout(), node in self._r.regions
+            layout, is_sum = self._r.method.at(self._t).report_layout(), node in self._r.regions
             limit = largest_upload(self._r.params, layout, is_sum=is_sum)
             if not 0 < len(report) <= limit:
                 raise MethodError(f"a report of {len(report):,} bytes; allowed: 1 to {limit:,}")

@@ -53,6 +53,9 @@ class QuanCryptStrategy(FedAvg):
     clip_factor, max_bound, pruning, mask, prune_global, smoothing, weighting, rounding, update,
     error_feedback
         The method; see ``QuanCryptConfig``. ``pruning`` is a schedule, or None.
+    turns
+        Names of the tensors that travel, for one round after the other and again from the first;
+        the others stay as they are in that round. Empty: all travel in every round.
     seed
         Makes clients' stochastic rounding repeatable, by their ``partition-id``.
     key_id
@@ -118,6 +121,7 @@ class QuanCryptStrategy(FedAvg):
         rounding: str = "nearest",
         update: str = "delta",
         error_feedback: bool = False,
+        turns: Iterable[Iterable[str]] = (),
         seed: int | None = None,
         key_id: str | None = None,
         members: Members | str | Path | None = None,
@@ -150,6 +154,7 @@ class QuanCryptStrategy(FedAvg):
             rounding=rounding,
             update=update,
             error_feedback=error_feedback,
+            turns=tuple(tuple(sorted(turn)) for turn in turns),
             seed=seed,
         )
         for name, value in (("snapshot_every", snapshot_every), ("min_arrivals", min_arrivals)):

@@ -10,8 +10,8 @@ what they freeze so that the average is right (docs/language-models.md):
 - ``alternate``: B is trained in even rounds, A in odd ones (RoLoRA).
 - ``both``: B and A are trained and averaged one by one (FedIT), which is inexact.
 
-Modules that the model did not come with, such as a classifier's head, are trained whole and travel
-in every round.
+Modules that the model did not come with, such as a classifier's head, and the connector of a
+multimodal model are trained whole and travel in every round.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ from transformers.pytorch_utils import Conv1D
 
 from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.lm.loading import ModelError
+from quancrypt_fl.lm.quantized import floating_weight
 from quancrypt_fl.lm.small_factor import SmallFactor, orthonormal_factors
+from quancrypt_fl.lm.turns import turns_of
 from quancrypt_fl.method.roles import Tensors
 from quancrypt_fl.seeds import derive_seed
 
 __all__ = ["Adapter", "AdapterOptions", "Factors"]
 
 _NAME = "default"  # peft's name of an only adapter
-_TYPES = {"causal": TaskType.CAUSAL_LM, "classify": TaskType.SEQ_CLS}
+_TYPES = {"causal": TaskType.CAUSAL_LM, "classify": TaskType.SEQ_CLS}  # peft's; others have none
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,11 @@ class Adapter:
     model
         The base model, which is changed in place and frozen.
     task
-        ``"causal"`` or ``"classify"``.
+        One of :attr:`.FinetuneConfig.task`.
     options
         See :class:`AdapterOptions`.
-    fresh
-        Modules whose weights the model did not come with: trained whole.
+    whole
+        Modules that are trained whole; see :class:`.Base`.
     seed
         Decides the initial factors, which all clients share.
 
@@ -100,18 +102,18 @@ class Adapter:
         model: PreTrainedModel,
         task: str,
         options: AdapterOptions,
-        fresh: Sequence[str],
+        whole: Sequence[str],
         seed: int,
     ) -> None:
         self._mode = options.mode
         self._lora = LoraConfig(
-            task_type=_TYPES[task],
+            task_type=_TYPES.get(task),
             r=options.rank,
             lora_alpha=options.alpha,  # type: ignore[arg-type]  # any number, in fact
             lora_dropout=0.0,
             target_modules=options.targets if isinstance(options.targets, str | None)
             else list(options.targets),
-            modules_to_save=list(fresh) or None,
+            modules_to_save=list(whole) or None,
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
@@ -130,13 +132,7 @@ class Adapter:
                 for name, layer in self._layers.items():
                     _make_small(name, layer, options)
         self._travelling = dict(self._named())
-        whole = {name for name in self._travelling if ".lora_" not in name}
-        self.turns: tuple[frozenset[str], ...] = ()
-        if options.mode == "alternate":
-            self.turns = tuple(
-                frozenset(whole | {name for name in self._travelling if f".{factor}." in name})
-                for factor in ("lora_B", "lora_A")
-            )
+        self.turns = turns_of(options.mode, self._travelling)
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is ever trained, by the names that peft writes, or ``lora_R`` for a small square."""
@@ -145,12 +141,12 @@ class Adapter:
             if f".{_NAME}." in name and not (left_out and left_out in name):
                 yield _written(name), parameter
 
-    def prepare(self, t: int) -> list[nn.Parameter]:
-        """Let what travels in round ``t`` be trained, and nothing else; returns it."""
+    def prepare(self, t: int) -> dict[str, nn.Parameter]:
+        """Let what travels in round ``t`` be trained, and nothing else; returns it by name."""
         turn = self.turns[t % len(self.turns)] if self.turns else self._travelling.keys()
         self.model.requires_grad_(False)
-        chosen = [parameter for name, parameter in self._travelling.items() if name in turn]
-        for parameter in chosen:
+        chosen = {name: one for name, one in self._travelling.items() if name in turn}
+        for parameter in chosen.values():
             parameter.requires_grad_(True)
         return chosen
 
@@ -163,6 +159,15 @@ class Adapter:
         with torch.no_grad():
             for name, parameter in self._travelling.items():
                 parameter.copy_(torch.from_numpy(weights[name]))
+
+    def frozen(self) -> dict[str, Tensor]:
+        """The factors that never travel, by their names in the model: its own, no copies."""
+        travelling = {id(parameter) for parameter in self._travelling.values()}
+        return {
+            name: tensor.detach()
+            for name, tensor in self.model.state_dict(keep_vars=True).items()
+            if ".lora_" in name and id(tensor) not in travelling
+        }
 
     def sizes(self) -> tuple[int, int]:
         """Numbers of values: of model and adapter, and of what travels, the mean over turns."""
@@ -214,7 +219,11 @@ class Adapter:
         config.inference_mode = True
         if config.target_modules is not None and not isinstance(config.target_modules, str):
             config.target_modules = sorted(config.target_modules)
-        config.save_pretrained(str(folder))
+        mapping = None
+        if config.task_type is None:  # as peft writes it then: the class that the adapter is for
+            kind = type(self.model.get_base_model())
+            mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+        config.save_pretrained(str(folder), auto_mapping_dict=mapping)
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
@@ -233,7 +242,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 def _make_small(name: str, layer: LoraLayer, options: AdapterOptions) -> None:
     """Freeze orthonormal B and A around a square of zeros."""
     base = layer.get_base_layer()
-    weight = base.get_parameter("weight").detach().float()
+    weight = floating_weight(base)
     left, right = orthonormal_factors(
         weight.T if isinstance(base, Conv1D) else weight, options.rank, options.sb_init, name
     )

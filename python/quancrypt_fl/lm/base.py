@@ -10,11 +10,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from quancrypt_fl.errors import DataError
+from quancrypt_fl.lm.causality import check_causal
 from quancrypt_fl.lm.loading import ModelError, load_config, load_model, quietly, weight_files
+from quancrypt_fl.lm.quantized import quantization, settle
 from quancrypt_fl.lm.texts import LanguageData
 from quancrypt_fl.seeds import derive_seed
 
-__all__ = ["USUAL_LENGTH", "Base", "base_model", "check_fit", "row_length"]
+__all__ = ["USUAL_LENGTH", "Base", "base_model", "check_fit", "pretrained", "row_length"]
 
 USUAL_LENGTH = 128
 """Tokens of a row where nobody says another number, and the model has as many positions."""
@@ -25,14 +27,32 @@ _HEADS = ("classifier", "score")
 
 @dataclass(frozen=True)
 class Base:
-    """A model, and its modules beside the head whose weights are fresh, by their names in it."""
+    """A model to be tuned.
+
+    Attributes
+    ----------
+    model
+        As it came; it stays frozen.
+    whole
+        Names of modules that are trained whole: those that the model did not come with (its head
+        aside, which peft knows), and those that the task trains so.
+    targets
+        The adapted modules as peft takes them; None: those that are usual for the model.
+    """
 
     model: PreTrainedModel
-    fresh: Sequence[str]
+    whole: Sequence[str]
+    targets: Sequence[str] | str | None = None
 
 
 def base_model(
-    folder: Path, name: str, task: str, data: LanguageData, length: int, seed: int
+    folder: Path,
+    name: str,
+    task: str,
+    data: LanguageData,
+    length: int,
+    seed: int,
+    precision: str = "float32",
 ) -> Base:
     """The model in a folder, on the CPU.
 
@@ -50,6 +70,8 @@ def base_model(
         Tokens of a row at most.
     seed
         Decides the weights of a fresh head.
+    precision
+        Of the frozen weights; see :func:`.quantization`.
 
     Raises
     ------
@@ -57,17 +79,27 @@ def base_model(
         If it is no model for the task, or the data do not fit it.
     """
     if task == "causal":
-        base = Base(load_model(folder, "causal", torch.float32), ())
+        base = Base(pretrained(folder, name, task, precision), ())
+        check_causal(folder, base.model)
     else:
-        base = _classifier(folder, data.classes, seed)
+        base = _classifier(folder, data.classes, seed, precision)
+        settle(base.model)
+        base.model.name_or_path = name
         if base.model.config.pad_token_id is None:  # some read the end of a row off it
             base.model.config.pad_token_id = data.pad
-    base.model.name_or_path = name
     check_fit(folder, base.model, data, length)
     return base
 
 
-def _classifier(folder: Path, classes: Sequence[str], seed: int) -> Base:
+def pretrained(folder: Path, name: str, task: str, precision: str) -> PreTrainedModel:
+    """A whole model in a folder, on the CPU; see :func:`base_model`."""
+    model = load_model(folder, task, torch.float32, **quantization(precision))
+    settle(model)
+    model.name_or_path = name
+    return model
+
+
+def _classifier(folder: Path, classes: Sequence[str], seed: int, precision: str) -> Base:
     load_config(folder)
     weight_files(folder)
     with torch.random.fork_rng(devices=[]), quietly(folder):
@@ -82,6 +114,7 @@ def _classifier(folder: Path, classes: Sequence[str], seed: int) -> Base:
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # a head of another number of classes is replaced
+            **quantization(precision),
         )
     missing = {key.rpartition(".")[0] for key in report["missing_keys"]}
     return Base(model, sorted(name for name in missing if name.partition(".")[0] not in _HEADS))

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quancrypt_fl.federation_config import FEDERATION_CHOICES, FederationConfig, choice
+from quancrypt_fl.lm.rank_list import parse_ranks
 
 __all__ = ["CHOICES", "GROUPS", "FinetuneConfig"]
 
@@ -18,13 +19,15 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "partition": ("iid", "contiguous", "shards", "dirichlet"),
     "mode": ("ffa", "sb", "alternate", "both"),
     "sb_init": ("svd", "random"),
+    "base_precision": ("float32", "nf4"),
     "method": ("quancrypt", "vanilla", "tenseal"),
 }
 """What is available for each field that names something."""
 
-_SERVED = ("causal", "classify")
+_WITH_TEXT_ONLY = {"update": "delta", "aggregation": "mean", "dp": "none"}
 _WITHOUT_LABELS = ("iid", "contiguous")
-_BATCH = {"causal": 8, "classify": 16}
+_RANKED = ("ffa", "sb")
+_BATCH = {"causal": 8, "classify": 16, "clip": 32, "multimodal": 8}
 
 
 class _Language(BaseModel):
@@ -33,11 +36,14 @@ class _Language(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str = choice(
-        "causal", "causal: predict the next token of a text. classify: label sentences."
+        "causal",
+        "causal: predict the next token of a text. classify: label sentences. clip: tell pictures "
+        "apart by the names of their classes. multimodal: predict captions of pictures.",
     )
     data: Path = Field(
         description="causal: a text file. classify: a folder with train.tsv and dev.tsv "
-        "(sentence, tab, label)."
+        "(sentence, tab, label). clip: a folder of a vision data set, or digits. multimodal: the "
+        "same, or a folder with captions.tsv (file, tab, caption)."
     )
     partition: str = choice(
         "iid",
@@ -48,20 +54,36 @@ class _Language(BaseModel):
     dirichlet_alpha: float = choice(
         0.5, "Evenness of the dirichlet partition: small is uneven.", gt=0, allow_inf_nan=False
     )
+    labels: str | None = choice(
+        None,
+        "classify: all labels in the order of their classes, with commas, where a client may lack "
+        "some; None: those of train.tsv.",
+    )
+    prompt: str = choice(
+        "a photo of a {name}",
+        "With pictures: the sentence for a class. {name} stands for its name.",
+    )
+    text_only_clients: int = choice(
+        0, "multimodal: so many clients, the last ones, have captions without pictures.", ge=0
+    )
     max_train_samples: int | None = choice(
-        None, "Use only so many sentences, or blocks of text, for training.", ge=1
+        None, "Use only so many sentences, blocks of text, or pictures for training.", ge=1
     )
     max_test_samples: int | None = choice(None, "And so many for testing.", ge=1)
     sequence_length: int | None = choice(
         None,
-        "Tokens of a block of text; of a sentence at most. None: 128, or all positions of a model "
-        "that has fewer.",
+        "Tokens of a block of text; of a sentence or caption at most. None: 128, or all positions "
+        "of a model that has fewer.",
         ge=2,
         le=1 << 20,
     )
 
     model: str = Field(
         description="Folder of a model that save_pretrained wrote, or its name on a hub."
+    )
+    base_precision: str = choice(
+        "float32",
+        "Of the frozen model. nf4: 4 bits a weight, as in QLoRA (needs the extra qlora).",
     )
     mode: str = choice(
         "ffa",
@@ -70,6 +92,11 @@ class _Language(BaseModel):
         "inexactly.",
     )
     rank: int = choice(8, "Rank of the adapter.", ge=1, le=65_536)
+    client_ranks: str | None = choice(
+        None,
+        "Smaller ranks of clients in order, with commas, and again from the first: 8,8,4. Modes "
+        "ffa and sb.",
+    )
     alpha: float | None = choice(
         None, "The adapter counts alpha / rank times.", gt=0, le=1e6, allow_inf_nan=False
     )
@@ -114,10 +141,6 @@ class FinetuneConfig(FederationConfig, _Language):
 
     @model_validator(mode="after")
     def _served(self) -> Self:
-        if self.task not in _SERVED:
-            raise ValueError(
-                f"task = {self.task!r}: pictures are not served yet; allowed: {', '.join(_SERVED)}"
-            )
         if self.task == "causal" and self.partition not in _WITHOUT_LABELS:
             raise ValueError(
                 f"partition = {self.partition!r} divides by label, and a text has none; allowed "
@@ -125,12 +148,106 @@ class FinetuneConfig(FederationConfig, _Language):
             )
         if not self.model.strip():
             raise ValueError("model = '': allowed: a folder, or a name on a hub")
+        if self.out is not None and self.out.resolve() == Path(self.model).expanduser().resolve():
+            raise ValueError(
+                f"out = {str(self.out)!r} is the model's own folder; allowed: another one"
+            )
         if self.target_modules is not None and not self.targets():
             raise ValueError(
                 f"target_modules = {self.target_modules!r} names none; allowed: names separated "
                 "by commas, or all-linear"
             )
         return self
+
+    @model_validator(mode="after")
+    def _pictured(self) -> Self:
+        if "{name}" not in self.prompt:
+            raise ValueError(
+                f"prompt = {self.prompt!r}; allowed: a sentence with {{name}} in the place of the "
+                "class's name"
+            )
+        if self.text_only_clients == 0:
+            return self
+        if self.task != "multimodal":
+            raise ValueError(
+                f"text_only_clients with task = {self.task!r}, which has no part that captions "
+                "alone train; allowed with task = 'multimodal'"
+            )
+        if (able := self.clients - self.text_only_clients) < self._fewest:
+            raise ValueError(
+                f"text_only_clients = {self.text_only_clients} of {self.clients} clients leaves "
+                f"{able} with pictures, whose connector would be in the clear for all; allowed: up "
+                f"to {max(0, self.clients - self._fewest)}"
+            )
+        if self.weighting == "prescaled":
+            raise ValueError(
+                "text_only_clients with weighting = 'prescaled', whose updates are clipped after "
+                "they are scaled; allowed: integer, uniform"
+            )
+        for name, needed in _WITH_TEXT_ONLY.items():
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"text_only_clients with {name} = {getattr(self, name)!r}: their zeros would "
+                    f"count in the connector; allowed: {needed}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _ranked(self) -> Self:
+        if self.client_ranks is None:
+            return self
+        ranks = parse_ranks(self.client_ranks)
+        if max(ranks) > self.rank:
+            raise ValueError(
+                f"client_ranks = {self.client_ranks!r} is above rank = {self.rank}; allowed: 1 to "
+                "the rank, which is that of what all share"
+            )
+        if self.mode not in _RANKED:
+            raise ValueError(
+                f"client_ranks with mode = {self.mode!r}, whose average would not be that of the "
+                f"clients' products; allowed: {', '.join(_RANKED)}"
+            )
+        if self.participants < self.clients:
+            raise ValueError(
+                f"client_ranks with participation = {self.participation}: a round might have but "
+                "one client of the largest rank, whose columns would be its own; allowed: 1"
+            )
+        given = [ranks[client % len(ranks)] for client in range(self.clients)]
+        if given.count(max(given)) < min(self._fewest, self.clients):
+            raise ValueError(
+                f"client_ranks = {self.client_ranks!r} gives the largest rank, {max(given)}, to "
+                f"{given.count(max(given))} of {self.clients} clients: what only they train would "
+                f"be in the clear for all; allowed: {self._fewest} or more of it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Self:
+        if self.labels is None:
+            return self
+        if self.task != "classify":
+            raise ValueError(f"labels with task = {self.task!r}; allowed with task = 'classify'")
+        names = self.label_names()
+        if len(names) < 2 or "" in names or len(set(names)) < len(names):
+            raise ValueError(
+                f"labels = {self.labels!r}; allowed: two or more, with commas, each once"
+            )
+        return self
+
+    def label_names(self) -> tuple[str, ...]:
+        """Labels in the order of their classes; empty: those of the training file."""
+        if self.labels is None:
+            return ()
+        return tuple(name.strip() for name in self.labels.split(","))
+
+    @property
+    def _fewest(self) -> int:
+        """Clients below which a sum tells too much of one."""
+        return max(2, self.min_arrivals)
+
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks of clients in order, and again from the first; empty: all have ``rank``."""
+        return () if self.client_ranks is None else parse_ranks(self.client_ranks)
 
     def targets(self) -> list[str] | str | None:
         """The adapted modules as peft takes them; None: those that are usual for the model."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
+from quancrypt_fl.lm.classes import TASKS, task_of_class
 from quancrypt_fl.lm.int8 import quantize, save_int8
-from quancrypt_fl.lm.loading import load_config, load_model
+from quancrypt_fl.lm.loading import ModelError, load_config, load_model
 from quancrypt_fl.lm.merging import load_adapted, merged, task_of
 from quancrypt_fl.lm.saving import (
     check_new_folder,
@@ -19,8 +18,6 @@ from quancrypt_fl.lm.saving import (
 )
 
 __all__ = ["deploy"]
-
-_CLASSIFIERS = "ForSequenceClassification"
 
 
 def deploy(base: Path, adapter: Path | None, out: Path, *, int8: bool) -> dict[str, Any]:
@@ -48,7 +45,13 @@ def deploy(base: Path, adapter: Path | None, out: Path, *, int8: bool) -> dict[s
         If something is missing, damaged, or does not fit, or ``out`` cannot be written.
     """
     check_new_folder(out, [base, *([] if adapter is None else [adapter])])
-    model = _whole(base, adapter)
+    task = _task(base, adapter)
+    if int8 and task not in TASKS:
+        raise ModelError(
+            f"{base if adapter is None else adapter}: is for task {task}; int8 is for models of "
+            f"text: {', '.join(TASKS)}"
+        )
+    model = load_model(base, task) if adapter is None else merged(load_adapted(base, adapter))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     floats = sum(parameter.nbytes for parameter in model.parameters())
     if int8:
@@ -71,10 +74,7 @@ def deploy(base: Path, adapter: Path | None, out: Path, *, int8: bool) -> dict[s
     }
 
 
-def _whole(base: Path, adapter: Path | None) -> PreTrainedModel:
+def _task(base: Path, adapter: Path | None) -> str:
     if adapter is not None:
-        task_of(adapter)
-        return merged(load_adapted(base, adapter))
-    kinds = load_config(base).architectures or ()
-    task = "classify" if any(kind.endswith(_CLASSIFIERS) for kind in kinds) else "causal"
-    return load_model(base, task)
+        return task_of(adapter)
+    return task_of_class(next(iter(load_config(base).architectures or ()), ""))

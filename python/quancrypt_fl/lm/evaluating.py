@@ -11,11 +11,12 @@ from typing import Any
 
 from quancrypt_fl.errors import ConfigError, DataError
 from quancrypt_fl.lm.base import check_fit, row_length
+from quancrypt_fl.lm.classes import TASKS
 from quancrypt_fl.lm.codecs import codec_of
 from quancrypt_fl.lm.encoders import encoder_of
 from quancrypt_fl.lm.evaluation import evaluate_texts
 from quancrypt_fl.lm.generation import Sampling, generate
-from quancrypt_fl.lm.loading import TASKS, load_config, model_folder
+from quancrypt_fl.lm.loading import load_config, model_folder
 from quancrypt_fl.lm.opening import Opened, open_model, plain_model
 from quancrypt_fl.lm.run import metric_of, value_of
 from quancrypt_fl.lm.splits import limited

@@ -1,4 +1,4 @@
-"""How well a language model says what follows, or to which class a sentence belongs."""
+"""How well a model says what follows, or to which class a sentence or a picture belongs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from quancrypt_fl.lm.prepared import Scores
+from quancrypt_fl.lm.rows import Rows
 from quancrypt_fl.lm.texts import IGNORED, Texts
 from quancrypt_fl.training import Evaluation
 
-__all__ = ["cross_entropy", "evaluate_texts", "scores"]
+__all__ = ["cross_entropy", "evaluate_rows", "evaluate_texts", "scores"]
 
 _LOGITS = 1 << 25
 """Values that the scores of one evaluation batch may have: 128 MiB of float32."""
@@ -19,14 +21,21 @@ _MOST_ROWS = 128
 
 
 def evaluate_texts(model: nn.Module, samples: Texts) -> Evaluation:
+    """:func:`evaluate_rows` of texts."""
+    return evaluate_rows(model, samples, scores)
+
+
+def evaluate_rows(model: nn.Module, samples: Rows, scores: Scores) -> Evaluation:
     """Accuracy and mean cross-entropy over classes, or over all tokens that are predicted.
 
     Parameters
     ----------
     model
-        A causal model or a classifier of transformers, in evaluation mode, also with an adapter.
+        A model of transformers, in evaluation mode, also with an adapter.
     samples
         Rows that it knows the tokens of.
+    scores
+        What it says of such rows.
     """
     correct = counted = 0
     loss_sum = 0.0

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from quancrypt_fl.lm.classes import model_class
 from quancrypt_fl.lm.int8_layers import Int8Embedding, Int8Linear, Int8Rows
-from quancrypt_fl.lm.loading import INT8_WEIGHTS, ModelError, load_config, model_class, quietly
+from quancrypt_fl.lm.loading import INT8_WEIGHTS, ModelError, load_config, quietly
 
 __all__ = ["is_int8", "load_int8", "quantize", "save_int8"]
 

@@ -18,8 +18,6 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,32 +25,30 @@ from transformers import (
 )
 
 from quancrypt_fl.errors import FederatedError
+from quancrypt_fl.lm.classes import model_class, task_of_type
 
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
     "INT8_WEIGHTS",
-    "TASKS",
     "ModelError",
     "adapter_config",
     "is_adapter",
     "load_config",
     "load_model",
     "load_tokenizer",
-    "model_class",
     "model_folder",
     "quietly",
+    "read_json",
     "weight_files",
 ]
 
-TASKS = ("causal", "classify")
 INT8_WEIGHTS = "model-int8.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FILES_OF_A_MODEL = ("*.json", "*.safetensors", "*.model", "*.txt")
-_AUTO = {"causal": AutoModelForCausalLM, "classify": AutoModelForSequenceClassification}
 _LARGEST_JSON = 64 << 20  # bytes: tokenizers have the largest
 
 
@@ -100,7 +96,7 @@ def adapter_config(folder: Path) -> Mapping[str, Any]:
         raise ModelError(f"{folder}: there is no such folder; allowed: one that peft wrote")
     if not is_adapter(folder):
         raise ModelError(f"{folder}: has no {ADAPTER_CONFIG}; allowed: a folder that peft wrote")
-    config = _json(folder / ADAPTER_CONFIG)
+    config = read_json(folder / ADAPTER_CONFIG)
     if (kind := config.get("peft_type")) != "LORA":
         raise ModelError(f"{folder}: is an adapter of type {str(kind)[:40]!r}; allowed: LORA")
     if config.get("megatron_config") is not None:
@@ -146,6 +142,7 @@ def load_model(
     *,
     labels: int | None = None,
     given: Collection[str] = (),
+    **quantization: Any,
 ) -> PreTrainedModel:
     """A model in evaluation mode, on the CPU.
 
@@ -154,26 +151,30 @@ def load_model(
     folder
         See :func:`model_folder`.
     task
-        One of :data:`TASKS`.
+        See :attr:`.FinetuneConfig.task`.
     dtype
         Of the weights; None: as in the file.
     labels
         Classes of a classifier; None: as in its configuration.
     given
         Modules whose weights the caller has: the folder need not have them.
+    **quantization
+        See :func:`.quantized.quantization`.
 
     Raises
     ------
     ModelError
         If it has no safetensors, is damaged, or is no model for the task.
     """
-    load_config(folder)
+    kind = load_config(folder).model_type
+    if (own := task_of_type(kind)) not in (None, task):
+        raise ModelError(f"{folder}: is a model of type {kind}, for task {own}, not {task}")
     weight_files(folder)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(quantization)
     if labels is not None:
-        options = {"num_labels": labels, "ignore_mismatched_sizes": True}
+        options |= {"num_labels": labels, "ignore_mismatched_sizes": True}
     with quietly(folder):
-        model, report = _AUTO[task].from_pretrained(
+        model, report = model_class(task).from_pretrained(
             folder,
             dtype="auto" if dtype is None else dtype,
             use_safetensors=True,
@@ -193,11 +194,6 @@ def load_model(
     return loaded
 
 
-def model_class(task: str) -> Any:
-    """The class of transformers that makes models for a task of :data:`TASKS`."""
-    return _AUTO[task]
-
-
 def weight_files(folder: Path) -> Mapping[str, Path]:
     """The file of each tensor of a model, from its index or its only file.
 
@@ -208,7 +204,7 @@ def weight_files(folder: Path) -> Mapping[str, Path]:
     """
     index = folder / _INDEX
     if index.is_file():
-        names = _json(index).get("weight_map")
+        names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise ModelError(f"{index}: has no weight_map")
         for name in set(names.values()):
@@ -242,7 +238,14 @@ def _no_safetensors(folder: Path, name: str) -> str:
     return f"{folder}: has no {name}; allowed: a folder with safetensors"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of limited size.
+
+    Raises
+    ------
+    ModelError
+        If it is none.
+    """
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise ModelError(f"{path}: has more than {_LARGEST_JSON:,} bytes")

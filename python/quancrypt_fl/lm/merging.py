@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from quancrypt_fl.lm.classes import task_of_class
 from quancrypt_fl.lm.loading import (
     ADAPTER_WEIGHTS,
     ModelError,
@@ -19,15 +20,20 @@ from quancrypt_fl.lm.loading import (
 
 __all__ = ["load_adapted", "merged", "task_of"]
 
-_TASKS = {"CAUSAL_LM": "causal", "SEQ_CLS": "classify", None: "causal"}
+_TASKS = {"CAUSAL_LM": "causal", "SEQ_CLS": "classify"}
 _PREFIX = "base_model.model."  # of names in files of peft
 _HEADS = ("classifier", "score")  # what transformers calls a classifier's output
 _INCOMPLETE = "missing adapter keys"  # in peft's warning
 
 
 def task_of(adapter: Path) -> str:
-    """``causal`` or ``classify``, as an adapter's configuration says."""
-    kind = adapter_config(adapter).get("task_type")
+    """What an adapter is for, as its configuration says: ``causal``, ``clip`` and so on."""
+    config = adapter_config(adapter)
+    kind = config.get("task_type")
+    if kind is None:
+        mapping = config.get("auto_mapping")
+        name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+        return task_of_class(str(name))
     if kind not in _TASKS:
         raise ModelError(
             f"{adapter}: is for the task {str(kind)[:40]!r}; allowed: CAUSAL_LM and SEQ_CLS"

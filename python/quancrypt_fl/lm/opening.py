@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from quancrypt_fl.lm.causality import check_causal
 from quancrypt_fl.lm.int8 import is_int8, load_int8
 from quancrypt_fl.lm.loading import ModelError, is_adapter, load_model
 from quancrypt_fl.lm.merging import load_adapted, task_of
@@ -62,9 +63,11 @@ def open_model(folder: Path, task: str, base: Path | None = None) -> Opened:
         if (own := task_of(folder)) != task:
             raise ModelError(f"{folder}: is an adapter for the task {own}, not {task}")
         return Opened(load_adapted(base, folder), "adapter", base, folder_bytes(folder))
-    if is_int8(folder):
-        return Opened(load_int8(folder, task), "int8", folder, folder_bytes(folder))
-    return Opened(load_model(folder, task), "model", folder, folder_bytes(folder))
+    kind, load = ("int8", load_int8) if is_int8(folder) else ("model", load_model)
+    model = load(folder, task)
+    if task == "causal":
+        check_causal(folder, model)
+    return Opened(model, kind, folder, folder_bytes(folder))
 
 
 def plain_model(model: nn.Module) -> PreTrainedModel:

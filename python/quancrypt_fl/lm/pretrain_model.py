@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from quancrypt_fl.lm.causality import check_causal
 from quancrypt_fl.lm.encoders import ByteEncoder, TokenizerEncoder, encoder_of
 from quancrypt_fl.lm.loading import load_config, quietly
 from quancrypt_fl.lm.pretrain_config import PretrainConfig
@@ -74,7 +75,9 @@ def fresh_model(config: PretrainConfig) -> FreshModel:
         architecture = load_config(folder)
         vocabulary = int(architecture.get_text_config().vocab_size)
         encoder = encoder_of(folder, vocabulary, "causal")
-        return FreshModel(_random(architecture, folder, config.seed), encoder, folder)
+        model = _random(architecture, folder, config.seed)
+        check_causal(folder, model)
+        return FreshModel(model, encoder, folder)
     here = config.data.expanduser()
     tokenizer = None if config.vocabulary == "bytes" else _characters(read_file(here))
     assert config.layers is not None

@@ -51,6 +51,7 @@ class PretrainTask:
     """
 
     turns: tuple[frozenset[str], ...] = ()
+    trained_by: Mapping[str, frozenset[int]] = {}  # a mapping that nobody changes
     judged_by = "loss"
 
     def __init__(self, config: PretrainConfig) -> None:

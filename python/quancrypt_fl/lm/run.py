@@ -1,23 +1,23 @@
-"""A federation that fine-tunes a language model's adapter."""
+"""A federation that fine-tunes the adapter of a model of language, with or without pictures."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quancrypt_fl.engines.federation import FederatedRun
 from quancrypt_fl.engines.parties import Client
 from quancrypt_fl.lm.adapters import Adapter, AdapterOptions
-from quancrypt_fl.lm.base import base_model, row_length
+from quancrypt_fl.lm.base import row_length
 from quancrypt_fl.lm.config import FinetuneConfig
-from quancrypt_fl.lm.encoders import encoder_of
-from quancrypt_fl.lm.loading import load_config, model_folder
-from quancrypt_fl.lm.splits import divide, limited
-from quancrypt_fl.lm.texts import LanguageData, Texts, read_sentences, read_text, rows_digest
+from quancrypt_fl.lm.loading import model_folder
+from quancrypt_fl.lm.metrics import metric_of, value_from
+from quancrypt_fl.lm.prepared import Prepared
+from quancrypt_fl.lm.rows import DataSet, Rows
+from quancrypt_fl.lm.splits import divide
+from quancrypt_fl.lm.tasks import prepare
 from quancrypt_fl.lm.trainer import LanguageTrainer, LocalTraining
 from quancrypt_fl.method.roles import Tensors
 from quancrypt_fl.observer import Observer
@@ -25,23 +25,14 @@ from quancrypt_fl.training import Evaluation
 
 __all__ = ["Finetuning", "LanguageTask", "metric_of", "value_of"]
 
-_LARGEST_EXPONENT = 700.0  # e^709 is the largest float64
-
-
-def metric_of(task: str) -> str:
-    """What is reported per round: ``"perplexity"`` of a text, ``"accuracy"`` of labels."""
-    return "perplexity" if task == "causal" else "accuracy"
-
 
 def value_of(metric: str, evaluation: Evaluation) -> float:
-    """The metric's value: the exponential of the mean cross-entropy, or the accuracy."""
-    if metric == "perplexity":
-        return math.exp(min(evaluation.loss, _LARGEST_EXPONENT))
-    return evaluation.accuracy
+    """See :func:`.metrics.value_from`."""
+    return value_from(metric, accuracy=evaluation.accuracy, loss=evaluation.loss)
 
 
 class LanguageTask:
-    """Texts divided over clients, and an adapter: a :class:`~quancrypt_fl.engines.task.Task`.
+    """Rows divided over clients, and an adapter: a :class:`~quancrypt_fl.engines.task.Task`.
 
     Parameters
     ----------
@@ -69,18 +60,18 @@ class LanguageTask:
         assert config.batch_size is not None
         assert config.local_epochs is not None
         self._config = config
-        folder = model_folder(config.model)
-        self.data = _data(config, folder)
-        base = base_model(
-            folder, config.model, config.task, self.data, config.sequence_length, config.seed
-        )
+        prepared = prepare(config, model_folder(config.model))
+        self.data = prepared.data
         options = AdapterOptions(
-            config.mode, config.rank, config.alpha, config.targets(), config.sb_init
+            config.mode, config.rank, config.alpha, prepared.base.targets, config.sb_init
         )
-        self.adapter = Adapter(base.model, config.task, options, base.fresh, config.seed)
-        self.fingerprint = _fingerprint(self.adapter, self.data)
+        self.adapter = Adapter(
+            prepared.base.model, config.task, options, prepared.base.whole, config.seed
+        )
+        self.fingerprint = _fingerprint(self.adapter, prepared)
         self.trainer = LanguageTrainer(
             self.adapter,
+            prepared.scores,
             LocalTraining(
                 config.lr,
                 config.weight_decay,
@@ -89,12 +80,15 @@ class LanguageTask:
                 config.local_steps,
             ),
             config.seed,
+            self.data.train,
             config.device,
+            config.ranks(),
         )
         self.weights: Tensors = self.adapter.weights()
         self.turns = self.adapter.turns
-        self.parts, validation = divide(self.data, config)
-        self.samples: Mapping[str, Texts] = {"test": self.data.test, "validation": validation}
+        whole = (name for name in self.weights if ".lora_" not in name)
+        self.parts, validation, self.trained_by = _divided(self.data, config, whole)
+        self.samples: Mapping[str, Rows] = {"test": self.data.test, "validation": validation}
         self.metric = metric_of(config.task)
         self.judged_by = "loss" if self.metric == "perplexity" else "accuracy"
 
@@ -156,19 +150,18 @@ class Finetuning(FederatedRun):
         super().__init__(resolved, LanguageTask(resolved), resume=resume, observer=observer)
 
 
-def _data(config: FinetuneConfig, folder: Path) -> LanguageData:
-    assert config.sequence_length is not None
-    vocabulary = int(load_config(folder).get_text_config().vocab_size)
-    encoder = encoder_of(folder, vocabulary, config.task)
-    read = read_text if config.task == "causal" else read_sentences
-    data = read(config.data.expanduser(), encoder, config.sequence_length)
-    return replace(
-        data,
-        train=limited(data.train, config.max_train_samples, config.seed, "train-limit"),
-        test=limited(data.test, config.max_test_samples, config.seed, "test-limit"),
-    )
+def _divided(
+    data: DataSet, config: FinetuneConfig, whole: Iterable[str]
+) -> tuple[list[Any], Any, Mapping[str, frozenset[int]]]:
+    """The rows of each client and those for validation; see :attr:`.Task.trained_by`."""
+    parts, validation = divide(data, config)
+    able = config.clients - config.text_only_clients
+    if able == config.clients:
+        return parts, validation, {}
+    parts[able:] = [part.without_pictures() for part in parts[able:]]
+    return parts, validation, dict.fromkeys(whole, frozenset(range(able)))
 
 
-def _fingerprint(adapter: Adapter, data: LanguageData) -> str:
+def _fingerprint(adapter: Adapter, prepared: Prepared) -> str:
     """Of the base model, of what is frozen in the adapter, and of all rows."""
-    return hashlib.sha256(adapter.fingerprint().encode() + rows_digest(data)).hexdigest()
+    return hashlib.sha256(adapter.fingerprint().encode() + prepared.digest).hexdigest()

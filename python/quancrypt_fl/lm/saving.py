@@ -15,9 +15,9 @@ from quancrypt_fl.lm.loading import ModelError, quietly
 
 __all__ = ["check_new_folder", "copy_tokenizer", "folder_bytes", "new_folder", "save_plain"]
 
-_OF_THE_TOKENIZER = (
+_BESIDE_WEIGHTS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "*.model", "chat_template*",
+    "*.model", "chat_template*", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 
 
@@ -64,8 +64,8 @@ def save_plain(model: PreTrainedModel, folder: Path) -> None:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """The tokenizer's files, as they are; none where the model has none."""
-    for pattern in _OF_THE_TOKENIZER:
+    """The files of tokenizer and preprocessor, as they are; none where the model has none."""
+    for pattern in _BESIDE_WEIGHTS:
         for file in source.glob(pattern):
             if file.is_file():
                 shutil.copyfile(file, folder / file.name)

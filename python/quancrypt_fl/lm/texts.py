@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quancrypt_fl.errors import DataError
+from quancrypt_fl.lm.rows import digest_of
 
 __all__ = [
     "IGNORED",
@@ -66,6 +66,13 @@ class Texts:
     lengths: NDArray[np.int64]
     labels: NDArray[np.int64]
 
+    groups: ClassVar[None] = None
+
+    @property
+    def by_label(self) -> NDArray[np.int64] | None:
+        """The class of each row, where rows have one."""
+        return self.labels if self.labels.ndim == 1 else None
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -96,12 +103,11 @@ class LanguageData:
 
 def rows_digest(data: LanguageData) -> bytes:
     """SHA-256 of all rows."""
-    digest = hashlib.sha256()
-    for texts in (data.train, data.test):
-        for array in (texts.inputs, texts.lengths, texts.labels):
-            digest.update(repr(array.shape).encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.digest()
+    return digest_of(
+        array
+        for texts in (data.train, data.test)
+        for array in (texts.inputs, texts.lengths, texts.labels)
+    )
 
 
 def read_file(path: Path) -> str:
@@ -153,30 +159,32 @@ def _blocks(tokens: Sequence[int], length: int) -> Texts:
     return Texts(inputs.reshape(rows, length), lengths, labels.reshape(rows, length))
 
 
-def read_sentences(folder: Path, encoder: Encoder, length: int) -> LanguageData:
+def read_sentences(
+    folder: Path, encoder: Encoder, length: int, labels: Sequence[str] = ()
+) -> LanguageData:
     """Labelled sentences: ``train.tsv`` for training, ``dev.tsv`` for testing.
 
     A line is a sentence, a tab and its label; a first line ``sentence<TAB>label`` is a heading.
-    Classes are the labels of ``train.tsv`` in sorted order, numbers by their value.
+    Classes are ``labels``, or the labels of ``train.tsv`` in sorted order, numbers by their value.
 
     Raises
     ------
     DataError
-        If a file or a line is not so, or ``dev.tsv`` has a label that ``train.tsv`` has not.
+        If a file or a line is not so, or has a label that is none of these.
     """
     if not folder.is_dir():
         raise DataError(
             f"{folder}: is not a folder; task classify needs one with train.tsv and dev.tsv"
         )
     train, test = (_labelled(folder / name) for name in ("train.tsv", "dev.tsv"))
-    classes = sorted({label for _, label in train}, key=_by_value)
+    classes = list(labels) or sorted({label for _, label in train}, key=_by_value)
     if len(classes) < 2:
         raise DataError(f"{folder / 'train.tsv'}: all labels are {classes[0]!r}; needed: 2 or more")
     numbers = {label: number for number, label in enumerate(classes)}
-    if unknown := sorted({label for _, label in test} - numbers.keys()):
-        raise DataError(
-            f"{folder / 'dev.tsv'}: the label {unknown[0]!r:.80} is not among those of train.tsv"
-        )
+    for name, lines in (("train.tsv", train), ("dev.tsv", test)):
+        if unknown := sorted({label for _, label in lines} - numbers.keys()):
+            known = f"the run's: {', '.join(classes[:10])}" if labels else "those of train.tsv"
+            raise DataError(f"{folder / name}: the label {unknown[0]!r:.80} is not among {known}")
     rows = [_rows(lines, numbers, encoder, length) for lines in (train, test)]
     return LanguageData(rows[0], rows[1], encoder.pad, tuple(classes))
 

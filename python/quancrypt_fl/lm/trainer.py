@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from quancrypt_fl.lm.adapters import Adapter
-from quancrypt_fl.lm.evaluation import cross_entropy, evaluate_texts, scores
+from quancrypt_fl.lm.evaluation import cross_entropy, evaluate_rows
+from quancrypt_fl.lm.prepared import Scores
 from quancrypt_fl.lm.probe import FactorProbe
-from quancrypt_fl.lm.texts import Texts
+from quancrypt_fl.lm.ranks import RankedClients
+from quancrypt_fl.lm.rows import Rows
 from quancrypt_fl.method.roles import Tensors
 from quancrypt_fl.seeds import derive_seed
 from quancrypt_fl.training import Evaluation, seeded, torch_device
@@ -45,31 +47,49 @@ class LanguageTrainer:
     ----------
     adapter
         Model and adapter.
+    scores
+        What the model says of rows.
     options
         Local training.
     seed
         Decides the order of rows, and dropout.
+    example
+        A row or more, for :meth:`warm_up`.
     device
         ``"cpu"`` or ``"cuda"``; see :class:`quancrypt_fl.training.Trainer`.
+    ranks
+        Ranks of clients; see :class:`.RankedClients`.
 
     Attributes
     ----------
+    scores
+        As given.
     probe
         Sees what each client has trained.
     """
 
     def __init__(
-        self, adapter: Adapter, options: LocalTraining, seed: int, device: str = "cpu"
+        self,
+        adapter: Adapter,
+        scores: Scores,
+        options: LocalTraining,
+        seed: int,
+        example: Rows,
+        device: str = "cpu",
+        ranks: Sequence[int] = (),
     ) -> None:
         self._adapter = adapter
+        self.scores = scores
+        self._ranks = RankedClients(ranks)
         self._options = options
         self._seed = seed
+        self._example = example
         self._device = torch_device(device)
         adapter.model.to(self._device)
         self.probe = FactorProbe(adapter, seed)
 
     def train(
-        self, weights: Tensors, samples: Texts, t: int, client: int
+        self, weights: Tensors, samples: Rows, t: int, client: int
     ) -> tuple[dict[str, NDArray[np.float32]], float]:
         """Train what travels in round ``t`` on a client's rows.
 
@@ -80,30 +100,32 @@ class LanguageTrainer:
         loss : float
             Mean loss over the rows seen.
         """
-        self._adapter.load(weights)
+        self._adapter.load(self._ranks.taken(weights, client))
         parameters = self._adapter.prepare(t)
-        with seeded(derive_seed(self._seed, "training", t, client), self._device):
-            loss = self._fit(parameters, samples)
-        trained = self._adapter.weights()
+        with (
+            seeded(derive_seed(self._seed, "training", t, client), self._device),
+            self._ranks.training(parameters, client),
+        ):
+            loss = self._fit(list(parameters.values()), samples)
+        trained = self._ranks.given_back(self._adapter.weights(), weights, client)
         self.probe.add(client, trained)
         return trained, loss
 
-    def evaluate(self, weights: Tensors, samples: Texts) -> Evaluation:
+    def evaluate(self, weights: Tensors, samples: Rows) -> Evaluation:
         """Accuracy and mean cross-entropy over classes, or over all tokens that are predicted."""
         self._adapter.load(weights)
         self._adapter.model.eval()
-        return evaluate_texts(self._adapter.model, samples)
+        return evaluate_rows(self._adapter.model, samples, self.scores)
 
     def warm_up(self) -> None:
-        """One step on a made-up row: what torch does but once is not part of a round's time."""
-        row = Texts(np.zeros((1, 4), np.int64), np.full(1, 4), np.zeros(1, np.int64))
+        """One step on one row: what torch does but once is not part of a round's time."""
         self._adapter.prepare(0)
         with seeded(0, self._device):
-            found, _ = scores(self._adapter.model, row, np.arange(1))
+            found, _ = self.scores(self._adapter.model, self._example, np.arange(1))
             found.sum().backward()  # type: ignore[no-untyped-call]
         self._adapter.model.zero_grad(set_to_none=True)
 
-    def _fit(self, parameters: list[nn.Parameter], samples: Texts) -> float:
+    def _fit(self, parameters: list[nn.Parameter], samples: Rows) -> float:
         options, model = self._options, self._adapter.model
         model.train()
         optimizer = torch.optim.AdamW(
@@ -111,7 +133,7 @@ class LanguageTrainer:
         )
         loss_sum, seen = 0.0, 0
         for rows in self._batches(samples.lengths):
-            found, labels = scores(model, samples, rows)
+            found, labels = self.scores(model, samples, rows)
             optimizer.zero_grad(set_to_none=True)
             loss = cross_entropy(found, labels, "mean")
             loss.backward()  # type: ignore[no-untyped-call]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quancrypt_fl.errors import MethodError
 from quancrypt_fl.method.clipping import MIN_BOUND
 from quancrypt_fl.method.outer import Average
 from quancrypt_fl.method.pruning import PruningSchedule
@@ -17,12 +18,15 @@ from quancrypt_fl.method.weighting import Share, shares
 
 __all__ = ["Agreement"]
 
+_Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
 
 class Agreement(BaseModel):
     """What QuanCrypt-FL's clients and server agree on before they begin.
 
     Field by field as in ``QuanCryptConfig``; ``pruning`` is the schedule, or None to send every
-    coordinate. JSON of it may come from a stranger: ``model_validate_json`` checks every field.
+    coordinate. ``turns``: see :attr:`.FedAvg.turns`, names in order. JSON of it may come from a
+    stranger: ``model_validate_json`` checks every field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -40,20 +44,34 @@ class Agreement(BaseModel):
     update: Literal["delta", "weights"] = "delta"
     error_feedback: bool = False
     seed: int | None = Field(default=None, ge=0, lt=2**63)
+    turns: tuple[_Names, ...] = Field(default=(), max_length=16)
 
     def method(self, names: Iterable[str]) -> QuanCrypt:
-        """The method, for a model with these tensors."""
+        """The method, for a model with these tensors.
+
+        Raises
+        ------
+        MethodError
+            If a turn names a tensor that the model does not have.
+        """
+        names = tuple(names)
+        if unknown := {name for turn in self.turns for name in turn} - set(names):
+            raise MethodError(
+                f"turns name {min(unknown)!r:.80}, which is none of the model's {len(names)} "
+                "tensors of floats"
+            )
         return QuanCrypt(
             shares=self.shares,
             update=self.update,
             outer=Average(self.smoothing),
             error_feedback=self.error_feedback,
-            statistics=StatisticsCode(tuple(names), self.bits, self.max_weight),
+            statistics=StatisticsCode(names, self.bits, self.max_weight),
             pruning=self.pruning,
             mask=self.mask,
             clip_factor=self.clip_factor,
             max_bound=math.inf if self.max_bound is None else self.max_bound,
             prune_global=self.prune_global,
+            turns=tuple(map(frozenset, self.turns)),
         )
 
     def shares(self, counts: Sequence[int]) -> list[Share]:

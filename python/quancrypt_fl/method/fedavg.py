@@ -40,6 +40,12 @@ class FedAvg:
     turns
         The names of the tensors that travel, for one round after the other and again from the
         first; the others stay as they are in that round. Empty: all travel in every round.
+    factors
+        Of tensors that only some clients can train, while the others send zeros: the weight of all
+        whose updates are in the sum over the weight of those that can, so that the mean becomes
+        theirs; 0 if too few of them are in it. All other tensors have 1. Only for differences.
+    report_factors
+        The same of the sum of reports that precedes updates: a client that reports may fall silent.
     """
 
     shares: Callable[[Sequence[int]], list[Share]] = sample_shares
@@ -47,6 +53,8 @@ class FedAvg:
     outer: OuterOptimizer = field(default_factory=Average)
     error_feedback: bool = False
     turns: tuple[frozenset[str], ...] = ()
+    factors: Mapping[str, float] = field(default_factory=dict)
+    report_factors: Mapping[str, float] = field(default_factory=dict)
 
     def travelling(self, names: Iterable[str], t: int) -> list[str]:
         """Those of ``names`` that travel in round ``t``, in their order."""
@@ -118,7 +126,7 @@ class FedAvg:
         return None
 
     def finish(self, weights: Tensors, t: int) -> Tensors:
-        """What every client does to the new global weights of round ``t``."""
+        """What every client does to the new global weights of round ``t`` that travelled."""
         del t
         return weights
 
@@ -145,7 +153,13 @@ class FedAvg:
         arrived, bounds = self.incoming(mean, weight, state)
         if scale != 1.0:
             arrived = {name: tensor * np.float32(scale) for name, tensor in arrived.items()}
-        return self.advance(state, arrived, bounds, masks)
+        own = {name: arrived[name] for name in self.factors if name in arrived}
+        return self.advance(state, {**arrived, **self.of_able(own, state)}, bounds, masks)
+
+    def of_able(self, mean: Tensors, state: GlobalState) -> Tensors:
+        """From means over all clients to means over those that can train these tensors."""
+        del state
+        return {name: tensor * np.float32(self.factors[name]) for name, tensor in mean.items()}
 
     def advance(
         self,
@@ -171,5 +185,5 @@ class FedAvg:
                 momentum[name] = kept
         if bounds is not None:
             bounds = {**(state.bounds or {}), **bounds}
-        after = self.finish(weights, state.round)
+        after = {**weights, **self.finish({name: weights[name] for name in masks}, state.round)}
         return GlobalState(state.round + 1, after, bounds, momentum)

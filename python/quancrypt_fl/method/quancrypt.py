@@ -98,8 +98,18 @@ class QuanCrypt(FedAvg):
         return {STATISTICS: self._digits(update)}, {STATISTICS: float(self.statistics.q_max)}
 
     def agreed(self, report: Tensors, weight: int) -> dict[str, float]:
-        """``alpha`` times the weighted mean of the clients' mean magnitudes."""
+        """``alpha`` times the weighted mean of the clients' mean magnitudes.
+
+        Of a tensor that only some clients train, the mean is over those
+        (:attr:`.FedAvg.report_factors`); of one that none of them could, it is the smallest bound.
+        """
+        return self._bounds(report, weight, self.report_factors)
+
+    def _bounds(
+        self, report: Tensors, weight: int, factors: Mapping[str, float]
+    ) -> dict[str, float]:
         means = self.statistics.decode(report[STATISTICS], weight)
+        means = {name: mean * factors.get(name, 1.0) for name, mean in means.items()}
         return clip_bounds(means, self.clip_factor, self.max_bound)
 
     def outgoing(self, update: Update, state: GlobalState) -> tuple[Tensors, Clips]:
@@ -142,8 +152,23 @@ class QuanCrypt(FedAvg):
     def incoming(
         self, mean: Tensors, weight: int, state: GlobalState
     ) -> tuple[Tensors, dict[str, float] | None]:
-        """Means times their bounds; the bounds that the clients' statistics set."""
-        return self.sent(mean, state), self.agreed(mean, weight)
+        """Means times their bounds; the bounds that the clients' statistics set.
+
+        A tensor that nobody could train keeps its bound.
+        """
+        nobody = {name for name, factor in self.factors.items() if factor == 0}
+        bounds = self._bounds(mean, weight, self.factors)
+        return self.sent(mean, state), {n: b for n, b in bounds.items() if n not in nobody}
+
+    def of_able(self, mean: Tensors, state: GlobalState) -> Tensors:
+        """See :meth:`.FedAvg.of_able`. A mean of clipped values is within the clip bound; what is
+        beyond it comes of clients that should have sent zeros.
+        """
+        bounds = self.bounds_of(state)
+        return {
+            name: np.clip(tensor, -np.float32(bounds[name]), np.float32(bounds[name]))
+            for name, tensor in super().of_able(mean, state).items()
+        }
 
     def finish(self, weights: Tensors, t: int) -> Tensors:
         """Step 9: prune the global model, where asked to."""
@@ -170,14 +195,19 @@ class QuanCrypt(FedAvg):
         ``next_bound`` is the largest clip bound of the next round that one client's statistics can
         bring about, if its digits are in range; None where bounds are fixed.
         """
+        bounds = self.bounds_of(before)
         figures = influence(
-            self.bounds_of(before),
+            {name: bound * min(self._factor(name), 1 / share) for name, bound in bounds.items()},
             masks,
             share,
             factor=self.outer.factor * scale,
             update_l2=distance(after.weights, before.weights),
         )
-        return {**figures, "next_bound": self._next_bound(share)}
+        most = max(1.0, *map(self._factor, bounds))
+        return {**figures, "next_bound": self._next_bound(most * share)}
+
+    def _factor(self, name: str) -> float:
+        return self.factors.get(name, 1.0)
 
     def _next_bound(self, share: float) -> float | None:
         return min(self.clip_factor * share * self.statistics.largest, self.max_bound)

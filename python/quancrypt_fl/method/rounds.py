@@ -129,10 +129,18 @@ def federated_round(
     except NotOpenedError as error:
         meter.failed = str(error)
         state = replace(state, round=state.round + 1)
+    if waiting := {name for name, factor in method.report_factors.items() if factor == 0}:
+        bounds = {name: b for name, b in (state.bounds or {}).items() if name not in waiting}
+        state = replace(state, bounds={**bounds, **_known(start, waiting)})
     if state.weights is start.weights:  # no sum was opened: nobody has sent anything
         for client, residual in zip(clients, residuals, strict=True):
             client.memory.residual = residual
     return state
+
+
+def _known(state: GlobalState, names: Collection[str]) -> dict[str, float]:
+    """Clip bounds that a state already had; the others are agreed on when somebody can."""
+    return {name: bound for name, bound in (state.bounds or {}).items() if name in names}
 
 
 @dataclass(frozen=True)

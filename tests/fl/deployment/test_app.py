@@ -16,25 +16,31 @@ import pytest
 
 flwr_app = pytest.importorskip("flwr.app")
 
+from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
+
 import quancrypt_native as qn  # noqa: E402
 from quancrypt_fl import QuanCryptConfig, Simulation  # noqa: E402
+from quancrypt_fl.deployment import toml  # noqa: E402
 from quancrypt_fl.deployment.kits import ServerKit  # noqa: E402
 from quancrypt_fl.deployment.runs import builtin_settings  # noqa: E402
 from quancrypt_fl.envelopes import Members  # noqa: E402
 from quancrypt_fl.envelopes.signer import Signer  # noqa: E402
 from quancrypt_fl.errors import ConfigError  # noqa: E402
 from quancrypt_fl.flower import programs  # noqa: E402
-from quancrypt_fl.flower.app import SETTINGS_KEY, server_app  # noqa: E402
+from quancrypt_fl.flower.app import SETTINGS_KEY, client_app, server_app  # noqa: E402
 from quancrypt_fl.flower.app.buffers import OwnBuffers  # noqa: E402
-from quancrypt_fl.flower.app.client_app import Site  # noqa: E402
+from quancrypt_fl.flower.app.client_app import site_of  # noqa: E402
 from quancrypt_fl.flower.app.document import deployed_document  # noqa: E402
+from quancrypt_fl.flower.app.kit_run import KIT, keep_to_kit  # noqa: E402
 from quancrypt_fl.flower.app.sampling import SampledStrategy  # noqa: E402
 from quancrypt_fl.flower.app.server_app import MEMBERS, PARAMS, STATE  # noqa: E402
 from quancrypt_fl.flower.app.settings import RunSettings  # noqa: E402
 from quancrypt_fl.flower.app.trainer import first_model  # noqa: E402
+from quancrypt_fl.flower.app.withheld import RunRefusedError  # noqa: E402
 from quancrypt_fl.flower.bundles import built_in_bundle, bundle_of  # noqa: E402
 from quancrypt_fl.flower.door import LocalControl  # noqa: E402
 from quancrypt_fl.flower.observing import RunObserver  # noqa: E402
+from quancrypt_fl.flower.protocol import Request, write  # noqa: E402
 from quancrypt_fl.flower.tasks import _failure, _require_known  # noqa: E402
 from quancrypt_fl.training import torch_threads  # noqa: E402
 
@@ -46,11 +52,25 @@ def settings(**changes: Any) -> str:
     return json.dumps({"config": fields, "image_shape": [1, 8, 8], "classes": 10})
 
 
+KIT_OF: dict[str, str] = {}
+
+
+def kit_file(path: Path, app: str = "builtin", **changes: Any) -> str:
+    """A kit's ``node.toml``, as far as the app reads it."""
+    path.write_text(toml.table({"app": app, **FIELDS, **changes}, "[run]"))
+    return str(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kit_of_fields(tmp_path_factory: pytest.TempPathFactory) -> None:
+    KIT_OF[KIT] = kit_file(tmp_path_factory.mktemp("kit") / "node.toml")
+
+
 def context(run: str, partition: int = 1, **node: Any) -> Any:
     return flwr_app.Context(
         run_id=1,
         node_id=7,
-        node_config={"partition-id": partition, "num-partitions": 3, **node},
+        node_config={"partition-id": partition, "num-partitions": 3, **KIT_OF, **node},
         state=flwr_app.RecordDict(),
         run_config={SETTINGS_KEY: run},
     )
@@ -67,7 +87,7 @@ def test_a_site_trains_as_the_simulations_client() -> None:
     assert list(weights) == list(simulation.state.weights)
     for name, tensor in simulation.state.weights.items():
         np.testing.assert_array_equal(weights[name], tensor)
-    site, client = Site(context(settings())), simulation._clients[1]
+    site, client = site_of(context(settings())), simulation._clients[1]
     assert site.samples == client.samples
     trained, loss = site.train(weights, 0)
     with torch_threads(1):
@@ -83,7 +103,7 @@ def test_test_samples_are_divided_without_rest() -> None:
     )
     simulation = Simulation(QuanCryptConfig(**FIELDS))
     whole = simulation._evaluate("test")
-    parts = [Site(context(settings(), index)).evaluate(weights) for index in range(3)]
+    parts = [site_of(context(settings(), index)).evaluate(weights) for index in range(3)]
     total = sum(part["num-examples"] for part in parts)
     assert total == len(simulation.task.samples["test"])
     mean = sum(part["accuracy"] * part["num-examples"] for part in parts) / total
@@ -93,15 +113,15 @@ def test_test_samples_are_divided_without_rest() -> None:
 def test_the_run_says_how_many_clients_there_are() -> None:
     """A kit that was made for three, in a deployment that has four by now."""
     simulation = Simulation(QuanCryptConfig(**{**FIELDS, "clients": 4}))
-    site = Site(context(settings(clients=4)))
+    site = site_of(context(settings(clients=4)))
     assert site.samples == simulation._clients[1].samples
 
 
 def test_own_data_is_not_divided() -> None:
-    late = Site(context(settings(clients=2), 2, **{"quancrypt-data": "all"}))
-    assert late.samples == Site(context(settings(), **{"quancrypt-data": "all"})).samples
-    own = Site(context(settings(), **{"quancrypt-data": "all"}))
-    assert own.samples > 2 * Site(context(settings())).samples
+    late = site_of(context(settings(clients=2), 2, **{"quancrypt-data": "all"}))
+    assert late.samples == site_of(context(settings(), **{"quancrypt-data": "all"})).samples
+    own = site_of(context(settings(), **{"quancrypt-data": "all"}))
+    assert own.samples > 2 * site_of(context(settings())).samples
 
 
 @pytest.mark.parametrize(
@@ -119,13 +139,95 @@ def test_own_data_is_not_divided() -> None:
         (settings(), {"quancrypt-data": "half"}, "allowed: part, all"),
         (settings(), {"partition-id": "one"}, "allowed: a number"),
         (settings().replace("[1, 8, 8]", "[1, 9, 9]"), {}, "images are"),
+        (settings(), {KIT: ""}, "quancrypt-kit is not in the node configuration"),
+        (settings(), {KIT: "/nowhere/node.toml"}, "cannot be read"),
+        (settings(max_test_samples=1), {}, r"max_test_samples = 1 \(kit: None\)"),
+        (settings(max_train_samples=1), {}, r"max_train_samples = 1 \(kit: None\)"),
+        (settings(lr=0.5), {}, r"lr = 0\.5 \(kit: 0\.001\)"),
+        (settings(seed=2), {}, r"seed = 2 \(kit: 1\)"),
+        (settings(tensorboard="/tmp/x"), {}, "tensorboard = '/tmp/x'"),
     ],
 )
 def test_what_a_client_refuses(run: str, node: dict[str, Any], message: str) -> None:
     made = context(run)
     made.node_config.update(node)
     with pytest.raises(ConfigError, match=message):
-        Site(made)
+        site_of(made)
+
+
+@pytest.mark.parametrize("app", ["own", "finetune"])
+def test_the_kit_says_what_is_learned(tmp_path: Path, app: str) -> None:
+    node = {KIT: kit_file(tmp_path / "node.toml", app)}
+    with pytest.raises(RunRefusedError, match=f"runs 'builtin'; the kit of this client is.*{app}"):
+        site_of(context(settings(), **node))
+
+
+def test_the_number_of_rounds_is_the_servers() -> None:
+    assert site_of(context(settings(rounds=77))).samples > 0
+
+
+def begun(run: str, weights: dict[str, Any], **agreed: Any) -> Any:
+    """A request that brings an initial model."""
+    config = RunSettings.of({SETTINGS_KEY: run}).configuration()
+    header = Request(
+        training="0" * 32,
+        round=0,
+        chain="0" * 64,
+        asks=("train",),
+        agreement=config.agreement().model_copy(update=agreed),
+        names=tuple(weights),
+        floats=dict.fromkeys(weights, "float32"),
+        initial=True,
+    )
+    arrays = {name: flwr_app.Array(tensor) for name, tensor in weights.items()}
+    content = flwr_app.RecordDict({"arrays": flwr_app.ArrayRecord(arrays)})
+    return SimpleNamespace(content=write(header, {}, content), has_content=lambda: True)
+
+
+def test_a_training_begins_with_the_runs_model_and_method() -> None:
+    weights, _ = first_model(
+        RunSettings.of({SETTINGS_KEY: settings()}), QuanCryptConfig(**FIELDS).resolved()
+    )
+    passed: list[Any] = []
+
+    def take(message: Any, _: Any) -> Any:
+        passed.append(message)
+        return message
+
+    node = context(settings())
+    keep_to_kit(begun(settings(), weights), node, take)
+    nearly = {name: tensor * np.float32(1 + 1e-7) for name, tensor in weights.items()}
+    keep_to_kit(begun(settings(), nearly), node, take)  # of another processor
+    assert len(passed) == 2
+    name = next(iter(weights))
+    for other in (
+        {**weights, name: weights[name] + np.float32(0.01)},
+        {**weights, name: weights[name] * np.float32("nan")},
+        {**weights, name: weights[name][:1]},
+        {key: tensor for key, tensor in weights.items() if key != name},
+    ):
+        with pytest.raises(RunRefusedError, match="initial model is not the one that seed = 1"):
+            keep_to_kit(begun(settings(), other), node, take)
+    for agreed in ({"weighting": "prescaled"}, {"clip_factor": 1e-3}, {"turns": ((name,),)}):
+        with pytest.raises(RunRefusedError, match=f"the request's {next(iter(agreed))} are not"):
+            keep_to_kit(begun(settings(), weights, **agreed), node, take)
+    assert len(passed) == 2
+
+
+def test_few_samples_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run_id", "node_id", "task_id"):
+        monkeypatch.setattr(TaskIdentity, f"_{name}", 7)
+    weights, _ = first_model(
+        RunSettings.of({SETTINGS_KEY: settings()}), QuanCryptConfig(**FIELDS).resolved()
+    )
+    arrays = {name: flwr_app.Array(tensor) for name, tensor in weights.items()}
+    for clients, reported in ((3, {"num-examples", "accuracy", "loss"}), (30, {"num-examples"})):
+        fields = {**FIELDS, "clients": clients, "max_weight": 64}
+        node = context(settings(**fields))
+        node.node_config[KIT] = kit_file(Path(KIT_OF[KIT]).with_name("more.toml"), **fields)
+        content = flwr_app.RecordDict({"arrays": flwr_app.ArrayRecord(arrays)})
+        reply = client_app.evaluate(flwr_app.Message(content, 7, "evaluate"), node)
+        assert set(reply.content.metric_records["metrics"]) == reported
 
 
 class ConnectedNodes:
@@ -240,6 +342,7 @@ def test_results_of_rounds_that_failed() -> None:
         keys=[{"fingerprint": "0" * 32, "from_round": 1}],
         parameters=10,
         exchanged=10,
+        about={"dataset": "digits", "model": "mlp"},
     )
     totals = document["totals"]
     assert (totals["test_accuracy"], totals["best_round"], totals["failed_rounds"]) == (0.4, 2, 1)

@@ -46,7 +46,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ("deployment.toml", "bits = 8", "groups = 3", "groups: not allowed here; it belongs to s"),
         ("deployment.toml", "bits = 8", 'data_dir = "/x"', "data_dir: not allowed here"),
         ("deployment.toml", "bits = 8", "colour = 1", "colour"),
-        ("deployment.toml", 'app = "builtin"', 'app = "x"', "allowed: builtin, own"),
+        ("deployment.toml", 'app = "builtin"', 'app = "x"', "allowed: builtin, finetune, own"),
         ("clients.toml", '[[client]]\nname = "client-2"\npartition = 1\n', "", "1 clients; "),
         ("deployment.toml", "parameters = ", 'parameters = "z" #', "32 hexadecimal digits"),
         ("clients.toml", "partition = 1", "partition = 0", "partition = 0; allowed: 1 to 1"),

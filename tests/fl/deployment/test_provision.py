@@ -157,6 +157,7 @@ def test_what_kits_say(made: tuple[Path, qn.KeyPair]) -> None:
     assert client.node_config() == {
         "partition-id": 1,
         "num-partitions": 3,
+        "quancrypt-kit": str(folder / "client-2" / "node.toml"),
         "quancrypt-key": str(folder / "client-2" / "secret.key"),
         "quancrypt-signing-key": str(folder / "client-2" / "signing.key"),
         "quancrypt-state": str(folder / "client-2" / "state"),

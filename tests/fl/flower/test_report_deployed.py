@@ -154,6 +154,7 @@ def test_a_deployment_with_a_threshold_key(
         keys=strategy.keys,
         parameters=700,
         exchanged=700,
+        about={"dataset": "digits", "model": "mlp"},
         joint=facts,
     )
     assert document["totals"]["seconds"]["open"] > 0

@@ -11,6 +11,9 @@ from tests.fl.flower.federation import Federation, Reference, assert_equal, fina
 
 import quancrypt_native as qn
 
+IN_TURN = (("linear.bias", "linear.weight"), ("linear.bias",))
+"""Tensors that travel in rounds 1, 3, ... and 2, 4, ..."""
+
 
 @pytest.mark.parametrize(
     "choices",
@@ -23,6 +26,8 @@ import quancrypt_native as qn
         {"mask": "client", "prune_global": True},
         {"error_feedback": True},
         {"pruning": None, "clip_factor": 2.0},
+        {"turns": IN_TURN},
+        {"turns": IN_TURN, "error_feedback": True, "weighting": "prescaled"},
     ],
     ids=lambda choices: ",".join(choices) or "default",
 )

@@ -47,6 +47,26 @@ def test_target_modules(given: str | None, meant: list[str] | str | None) -> Non
     assert FinetuneConfig(**HERE, target_modules=given).targets() == meant
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        ("causal", "0,1", "labels with task = 'causal'; allowed with task = 'classify'"),
+        ("classify", "0", "labels = '0'; allowed: two or more, with commas, each once"),
+        ("classify", "0,1,0", "each once"),
+        ("classify", "0,,1", "two or more"),
+    ],
+)
+def test_labels_that_cannot_be(task: str, labels: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        FinetuneConfig(**HERE, task=task, labels=labels)
+
+
+def test_labels_in_the_order_of_classes() -> None:
+    named = FinetuneConfig(**HERE, task="classify", labels="no, yes")
+    assert named.label_names() == ("no", "yes")
+    assert FinetuneConfig(**HERE, task="classify").label_names() == ()
+
+
 def test_where_files_lie_decides_nothing() -> None:
     one = FinetuneConfig(**HERE, out=Path("here"), rounds=2)
     two = FinetuneConfig(model="other", data=Path("there"), rounds=5)
@@ -69,3 +89,11 @@ def test_help_names_every_choice(
         assert option in shown
     assert "ffa|sb|alternate|both" in shown
     assert "causal|classify|clip|multimodal" in shown
+
+
+def test_the_models_folder_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ValidationError, match="is the model's own folder; allowed: another one"):
+        FinetuneConfig(
+            model=str(tmp_path / "model"), data=Path("text"), out=tmp_path / "x" / ".." / "model"
+        )

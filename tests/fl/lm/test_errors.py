@@ -21,7 +21,7 @@ Make = Callable[..., FinetuneConfig]
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ({"task": "clip"}, "task = 'clip': pictures are not served yet; allowed: causal, classify"),
+        ({"text_only_clients": 1}, "allowed with task = 'multimodal'"),
         ({"task": "sing"}, "not available; available: causal, classify, clip, multimodal"),
         ({"partition": "dirichlet"}, "allowed with task = 'causal': iid, contiguous"),
         ({"target_modules": " , "}, "allowed: names separated by commas, or all-linear"),
@@ -128,7 +128,7 @@ def test_the_command_runs(causal: Make, tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--task", "multimodal"], "pictures are not served yet"),
+        (["--task", "multimodal"], "is a model of type gpt2; task multimodal needs llava"),
         (["--model", "org/name"], "give a local folder"),
         (["--clients", "0"], "clients = 0"),
     ],

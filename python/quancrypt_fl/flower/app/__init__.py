@@ -1,4 +1,4 @@
-"""The built-in app: our data sets, models and training on Flower, as the simulation has them.
+"""The built-in app: our data, models and training on Flower, as the simulation has them.
 
 What travels as an app bundle are two files that import it, so that every party runs its own copy.
 """

@@ -1,38 +1,31 @@
-"""The client: trains on its part of the data, exactly as the simulation's clients do."""
+"""The client: trains what the run learns, on its own data; see :mod:`.learning`."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
 
-from quancrypt_fl.config import QuanCryptConfig
-from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split
-from quancrypt_fl.errors import ConfigError, MethodError
+from quancrypt_fl.errors import ConfigError
 from quancrypt_fl.flower import quancrypt_mod
-from quancrypt_fl.flower.app.buffers import OwnBuffers
-from quancrypt_fl.flower.app.settings import RunSettings
-from quancrypt_fl.training import torch_threads, trainer_of
+from quancrypt_fl.flower.app.final_model import write_final_model
+from quancrypt_fl.flower.app.kit_run import keep_to_kit, settings_of
+from quancrypt_fl.flower.app.learning import LEARNING, Site, Weights
+from quancrypt_fl.flower.app.withheld import withheld
 
-__all__ = ["Site", "app"]
+__all__ = ["FEWEST_REPORTED", "app", "site_of"]
 
-Weights = dict[str, NDArray[np.float32]]
+FEWEST_REPORTED = 20
+"""Samples (of a text: predicted tokens) over which a metric is at least, or it is not sent."""
 
-app = ClientApp(mods=[quancrypt_mod])
+app = ClientApp(mods=[keep_to_kit, write_final_model, quancrypt_mod])
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the global model for a round."""
-    site = Site(context)
-    t = _round(message)
-    weights, loss = site.train(_weights(message), t)
+    with withheld("train"):
+        site = site_of(context)
+        weights, loss = site.train(_weights(message), _round(message))
     content = RecordDict(
         {
             "arrays": ArrayRecord({name: Array(tensor) for name, tensor in weights.items()}),
@@ -45,109 +38,23 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global model on this client's share of the test set."""
-    site = Site(context)
-    metrics = MetricRecord(dict(site.evaluate(_weights(message))))
+    with withheld("evaluate"):
+        found = site_of(context).evaluate(_weights(message))
+    few = found["num-examples"] < FEWEST_REPORTED
+    metrics = MetricRecord({k: v for k, v in found.items() if k == "num-examples" or not few})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
-@dataclass
-class _Data:
-    train: Samples
-    test: Samples
+def site_of(context: Context) -> Site:
+    """The client of a message, with its data.
 
-
-class Site:
-    """One client with its data, for one message.
-
-    Node configuration
-    ------------------
-    ``partition-id``
-        Its number among the clients. Which part of a divided data set is its own; into how many,
-        the run says, for clients may have come since this one's kit was made.
-    ``data-dir``
-        Folder of the data set's files.
-    ``quancrypt-data``
-        ``"part"`` (the default): it trains on its part of the training set and evaluates on every
-        so manieth sample of the test set. ``"all"``: the files are the site's own data, and it
-        trains and evaluates on all of them.
+    Raises
+    ------
+    ConfigError
+        Naming what of the run or of the node's configuration is wrong.
     """
-
-    def __init__(self, context: Context) -> None:
-        settings = RunSettings.of(context.run_config)
-        node = context.node_config
-        self.config = settings.configuration(data_dir=node.get("data-dir") or None)
-        self.index = _number(node, "partition-id")
-        mode, clients = str(node.get("quancrypt-data", "")), self.config.clients
-        if self.index < 0 or (self.index >= clients and mode != "all"):
-            raise ConfigError(
-                f"this client is partition {self.index}, and the run divides its data among "
-                f"{clients} clients, 0 to {clients - 1}; a client that came later takes part with "
-                "data of its own (quancrypt client --own-data), or from the next quancrypt run on"
-            )
-        dataset = load_dataset(self.config.dataset, self.config.data_dir, self.config.seed)
-        if (dataset.image_shape, dataset.classes) != (settings.image_shape, settings.classes):
-            raise ConfigError(
-                f"the data's images are {dataset.image_shape} in {dataset.classes} classes; the "
-                f"run's are {settings.image_shape} in {settings.classes}"
-            )
-        dataset = dataset.limited(self.config.max_train_samples, self.config.max_test_samples)
-        self._trainer = trainer_of(self.config, dataset)
-        self._data = _divided(dataset, self.config, self.index, mode)
-        initial = self._trainer.weights()
-        local = self._trainer.buffer_names if self.config.batch_norm == "local" else frozenset()
-        state = node.get("quancrypt-state")
-        self._own = OwnBuffers(
-            {name: initial[name] for name in sorted(local)},
-            context.state,
-            Path(str(state)) / "buffers.safetensors" if state else None,
-        )
-
-    @property
-    def samples(self) -> int:
-        """Number of training samples."""
-        return len(self._data.train)
-
-    def train(self, weights: Weights, t: int) -> tuple[Weights, float]:
-        """Trained weights that travel, and the mean loss; ``t`` counts rounds from 0."""
-        own = self._own.before(t)
-        with torch_threads(self.config.threads or 1):
-            trained, loss = self._trainer.train({**weights, **own}, self._data.train, t, self.index)
-        if not math.isfinite(loss):
-            raise MethodError(f"round {t + 1}: local training diverged (mean loss {loss})")
-        self._own.keep({name: trained.pop(name) for name in own})
-        return trained, loss
-
-    def evaluate(self, weights: Weights) -> dict[str, int | float]:
-        """Accuracy and mean loss, and over how many samples."""
-        with torch_threads(self.config.threads or 1):
-            found = self._trainer.evaluate({**weights, **self._own.latest()}, self._data.test)
-        return {
-            "num-examples": len(self._data.test),
-            "accuracy": found.accuracy,
-            "loss": found.loss,
-        }
-
-
-def _divided(dataset: ImageDataset, config: QuanCryptConfig, index: int, mode: str) -> _Data:
-    if mode == "all":
-        return _Data(dataset.train, dataset.test)
-    if mode not in ("", "part"):
-        raise ConfigError(
-            f"quancrypt-data = {mode!r} in the node configuration; allowed: part, all"
-        )
-    parts = split(
-        dataset.train.labels,
-        config.clients,
-        config.partition,
-        config.seed,
-        shards_per_client=config.shards_per_client,
-        dirichlet_alpha=config.dirichlet_alpha,
-        groups=dataset.train.groups,
-    )
-    test = dataset.test
-    # With more clients than samples, several evaluate the same one.
-    share = np.arange(index % len(test), len(test), config.clients)
-    return _Data(dataset.train.take(parts.clients[index]), test.take(share))
+    settings = settings_of(context)
+    return LEARNING[settings.app].site(context, settings)
 
 
 def _round(message: Message) -> int:
@@ -170,10 +77,3 @@ def _round(message: Message) -> int:
 def _weights(message: Message) -> Weights:
     (arrays,) = message.content.array_records.values()
     return {name: array.numpy() for name, array in arrays.items()}
-
-
-def _number(node: Any, name: str) -> int:
-    value = node.get(name)
-    if not isinstance(value, int):
-        raise ConfigError(f"{name} = {value!r} in the node configuration; allowed: a number")
-    return value

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import quancrypt_native as qn
-from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.joint.facts import JointFacts, held_jointly
+from quancrypt_fl.lm.metrics import value_from
 from quancrypt_fl.method.meter import ALL_PHASES, PHASES
 from quancrypt_fl.protect import native_environment, parameter_facts
 from quancrypt_fl.receipts import receipt
@@ -29,13 +30,14 @@ _HOW_JOINTLY = (
 
 
 def deployed_document(
-    config: QuanCryptConfig,
+    config: FederationConfig,
     records: Sequence[Mapping[str, Any]],
     *,
     params: qn.Parameters,
     keys: Sequence[Mapping[str, Any]],
     parameters: int,
     exchanged: int,
+    about: Mapping[str, Any],
     joint: JointFacts | None = None,
 ) -> dict[str, Any]:
     """The whole document, with ``"engine": "flower"``.
@@ -50,19 +52,23 @@ def deployed_document(
         What protects updates; ``fingerprint`` and ``from_round`` of each key.
     parameters, exchanged
         Numbers of the model's values: all, and those that travel.
+    about
+        ``dataset`` and ``model``; with ``metric``, every record has a ``value`` of it.
     joint
         Facts of the threshold key, if there is one.
     """
     facts, how = parameter_facts(params), _HOW_KNOWN
     if joint is not None:
         facts, how = {**facts, **held_jointly(joint.threshold, len(joint.parties))}, _HOW_JOINTLY
+    metric = about.get("metric")
+    if metric is not None:
+        records = [{**record, "value": _value(metric, record)} for record in records]
     proof = {**receipt(facts, keys, records), "how_known": how}
     return {
         "schema": SCHEMA,
         "engine": "flower",
         "method": config.method,
-        "dataset": config.dataset,
-        "model": config.model,
+        **about,
         "clients": config.clients,
         "seed": config.seed,
         "config": config.model_dump(mode="json"),
@@ -70,10 +76,32 @@ def deployed_document(
         "rounds": [dict(record) for record in records],
         "totals": {
             **_totals(records),
+            **(_values(metric, records) if metric is not None else {}),
             "parameters": parameters,
             "float32_update_bytes": exchanged * _FLOAT32_BYTES,
         },
         "receipt": proof,
+    }
+
+
+def _value(metric: str, record: Mapping[str, Any]) -> float | None:
+    """The metric over all labels of all clients: their mean loss or accuracy says what it is."""
+    accuracy, loss = record["test_accuracy"], record["test_loss"]
+    if accuracy is None or loss is None:
+        return None
+    return value_from(metric, accuracy=accuracy, loss=loss)
+
+
+def _values(metric: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last and the best value that were measured; of perplexities the smallest is the best."""
+    scored = [record for record in records if record["value"] is not None]
+    if not scored:
+        return {"value": None, "best_value": None}
+    best = (min if metric == "perplexity" else max)(scored, key=lambda record: record["value"])
+    return {
+        "value": scored[-1]["value"],
+        "best_value": best["value"],
+        "best_round": best["round"],
     }
 
 

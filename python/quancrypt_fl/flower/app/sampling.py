@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 import quancrypt_native as qn
-from quancrypt_fl.config import QuanCryptConfig
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.flower import QuanCryptStrategy
 from quancrypt_fl.method.participation import choose
 from quancrypt_fl.seeds import generator
@@ -34,7 +34,7 @@ class SampledStrategy(QuanCryptStrategy):
     def __init__(
         self,
         params: qn.Parameters,
-        config: QuanCryptConfig,
+        config: FederationConfig,
         names: Sequence[str],
         **strategy: Any,
     ) -> None:

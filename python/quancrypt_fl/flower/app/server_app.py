@@ -14,13 +14,13 @@ from flwr.serverapp import Grid, ServerApp
 
 import quancrypt_native as qn
 from quancrypt_fl.atomic_files import write_atomically
-from quancrypt_fl.config import QuanCryptConfig
 from quancrypt_fl.envelopes import Members
 from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.federation_config import FederationConfig
 from quancrypt_fl.flower.app.document import deployed_document
+from quancrypt_fl.flower.app.learning import LEARNING
 from quancrypt_fl.flower.app.sampling import SampledStrategy
 from quancrypt_fl.flower.app.settings import RunSettings
-from quancrypt_fl.flower.app.trainer import first_model
 from quancrypt_fl.flower.observing import RunObserver, RunObservers
 from quancrypt_fl.flower.status import StatusFile
 from quancrypt_fl.flower.training_run import SNAPSHOT
@@ -50,19 +50,12 @@ def main(grid: Grid, context: Context) -> None:
     """Run a training, or go on with it."""
     settings = RunSettings.of(context.run_config)
     config = settings.configuration()
-    if config.patience is not None:
-        raise ConfigError(
-            "patience: early stopping needs a validation set, and the server of a deployment has "
-            "no data; allowed: none"
-        )
     params = qn.Parameters.from_bytes(_setting(PARAMS).read_bytes())
     members = _setting(MEMBERS)
     folder = _setting(STATE) / "runs" / settings.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    weights, size = first_model(settings, config)
-    exchanged = sum(tensor.size for tensor in weights.values())
-    initial = ArrayRecord({name: Array(tensor) for name, tensor in weights.items()})
-    del weights
+    start = LEARNING[settings.app].start(settings)
+    initial = ArrayRecord({name: Array(tensor) for name, tensor in start.weights.items()})
     with _observer(folder) as observer:
         _wait_for_clients(grid, settings, config, observer)
         strategy = SampledStrategy(
@@ -70,6 +63,7 @@ def main(grid: Grid, context: Context) -> None:
             config,
             settings.names,
             members=members,
+            turns=start.turns,
             **_arguments(settings, config, folder, observer),
         )
         result = strategy.start(grid, initial, num_rounds=config.rounds, timeout=settings.timeout)
@@ -81,14 +75,15 @@ def main(grid: Grid, context: Context) -> None:
         params=params,
         keys=strategy.keys,
         joint=strategy.joint,
-        parameters=size,
-        exchanged=exchanged,
+        parameters=start.parameters,
+        exchanged=start.exchanged,
+        about=start.about,
     )
     write_results(folder / RESULTS, document)
 
 
 def _arguments(
-    settings: RunSettings, config: QuanCryptConfig, folder: Path, observer: RunObserver
+    settings: RunSettings, config: FederationConfig, folder: Path, observer: RunObserver
 ) -> dict[str, Any]:
     agreed = (
         "clip_factor", "max_bound", "mask", "prune_global", "smoothing", "weighting", "rounding",
@@ -115,7 +110,7 @@ def _arguments(
 
 
 def _wait_for_clients(
-    grid: Grid, settings: RunSettings, config: QuanCryptConfig, observer: RunObserver
+    grid: Grid, settings: RunSettings, config: FederationConfig, observer: RunObserver
 ) -> None:
     """Until all are connected; after ``settings.wait`` seconds, as many as a round needs.
 

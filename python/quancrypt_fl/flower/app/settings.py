@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from quancrypt_fl.config import QuanCryptConfig, describe_errors
 from quancrypt_fl.errors import ConfigError
+from quancrypt_fl.federation_config import FederationConfig, describe_errors
 from quancrypt_fl.flower.app import SETTINGS_KEY
+from quancrypt_fl.flower.app.learning import LEARNING, unfit
 
 __all__ = ["RunSettings"]
 
@@ -22,11 +30,15 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    app: str = "builtin"
+    """What is learned, see :data:`.LEARNING`."""
     config: dict[str, Any]
-    """Fields of :class:`QuanCryptConfig` that decide the result."""
-    image_shape: tuple[int, int, int]
-    """Channels, height and width: the server has no data to read them from."""
-    classes: int = Field(ge=2, le=100_000)
+    """Fields of its configuration that decide the result."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width: the server has no data to read them from. None without images.
+    """
+    classes: int | None = Field(default=None, ge=2, le=100_000)
+    """Of the images."""
     name: str = "run-1"
     """Names the run's folder in the server's state."""
     resume: bool = False
@@ -51,6 +63,20 @@ class RunSettings(BaseModel):
             raise ValueError("allowed: up to 64 of a-z, 0-9 and '-'")
         return value
 
+    @field_validator("app")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in LEARNING:
+            raise ValueError(f"allowed: {', '.join(LEARNING)}")
+        return value
+
+    @model_validator(mode="after")
+    def _knows_images(self) -> Self:
+        known = (self.image_shape is not None, self.classes is not None)
+        if known != (self.app == "builtin",) * 2:
+            raise ValueError("image_shape and classes go with images, and only with them")
+        return self
+
     @classmethod
     def of(cls, run_config: Mapping[str, Any]) -> RunSettings:
         """From Flower's run configuration.
@@ -67,13 +93,13 @@ class RunSettings(BaseModel):
             )
         try:
             settings = cls.model_validate_json(text)
-            unfit = settings.configuration().only_simulated()
+            reason = unfit(settings.app, settings.configuration())
         except ValidationError as error:
             raise ConfigError(f"{SETTINGS_KEY}: {describe_errors(error)}") from None
-        if unfit:
-            raise ConfigError(f"{SETTINGS_KEY}: {unfit}")
+        if reason:
+            raise ConfigError(f"{SETTINGS_KEY}: {reason}")
         return settings
 
-    def configuration(self, **changes: Any) -> QuanCryptConfig:
+    def configuration(self, **changes: Any) -> FederationConfig:
         """The configuration, its defaults filled in, with a site's own fields."""
-        return QuanCryptConfig(**{**self.config, **changes}).resolved()
+        return LEARNING[self.app].config(**{**self.config, **changes}).resolved()

@@ -1,0 +1,1 @@
+"""A Flower app that tunes a LoRA adapter: model and texts, client, server."""
