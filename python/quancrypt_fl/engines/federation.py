@@ -175,11 +175,13 @@ class FederatedRun:
         chosen, groups = self._grouped(chosen, t)
         clients = [self._clients[index] for index in chosen]
         self.task.round_begins(t, lambda: self._parts_of_the_mean(clients, lost))
-        method = replace(
-            self._parties.method,
-            factors=self._factors(clients, lost),
-            report_factors=self._factors(clients, ()),
-        )
+        method = self._parties.method
+        if self.task.trained_by:
+            method = replace(
+                method,
+                factors=self._factors(clients, lost),
+                report_factors=self._factors(clients, ()),
+            )
         self.state = federated_round(
             self.state,
             clients,
@@ -234,8 +236,6 @@ class FederatedRun:
 
     def _factors(self, clients: Sequence[Client], lost: Collection[int]) -> dict[str, float]:
         """See :attr:`quancrypt_fl.method.fedavg.FedAvg.factors`."""
-        if not self.task.trained_by:
-            return {}
         parts = self._parts_of_the_mean(clients, lost)
         fewest = max(2, self.config.min_arrivals)  # the mean of one is that one's update
         able = {

@@ -210,7 +210,6 @@ class ClientRound:
 
     def _apply(self, held: Held, link: Link) -> Held:
         state, chain = held.state, _after(held.chain, link)
-        sums, method = self._sums(state.round), self.method.at(state.round)
         if link.weight == 0:
             return Held(replace(state, round=state.round + 1), chain, held.agreed)
         data = self._blobs.get(f"sum-{link.round}", b"")
@@ -218,6 +217,7 @@ class ClientRound:
             raise ProtocolError(f"the sum of round {link.round + 1} is not the one announced")
         if self._request.agreement.weighting != "prescaled" and link.scale != 1.0:
             raise ProtocolError(f"round {link.round + 1}: a scale of {link.scale}; allowed: 1")
+        sums, method = self._sums(state.round), self.method.at(state.round)
         brought = Sums.from_bytes(data)
         if brought.reports:
             state = _bounded(state, sums.bounds(brought.reports, brought.reports_weight))

@@ -100,16 +100,11 @@ class QuanCrypt(FedAvg):
     def agreed(self, report: Tensors, weight: int) -> dict[str, float]:
         """``alpha`` times the weighted mean of the clients' mean magnitudes.
 
-        Of a tensor that only some clients train, the mean is over those
-        (:attr:`.FedAvg.report_factors`); of one that none of them could, it is the smallest bound.
+        Of a tensor that only some clients train, the mean is over those (:attr:`.FedAvg.factors`);
+        of one that too few of them could, it is the smallest bound.
         """
-        return self._bounds(report, weight, self.report_factors)
-
-    def _bounds(
-        self, report: Tensors, weight: int, factors: Mapping[str, float]
-    ) -> dict[str, float]:
         means = self.statistics.decode(report[STATISTICS], weight)
-        means = {name: mean * factors.get(name, 1.0) for name, mean in means.items()}
+        means = {name: mean * self._factor(name) for name, mean in means.items()}
         return clip_bounds(means, self.clip_factor, self.max_bound)
 
     def outgoing(self, update: Update, state: GlobalState) -> tuple[Tensors, Clips]:
@@ -157,7 +152,7 @@ class QuanCrypt(FedAvg):
         A tensor that nobody could train keeps its bound.
         """
         nobody = {name for name, factor in self.factors.items() if factor == 0}
-        bounds = self._bounds(mean, weight, self.factors)
+        bounds = self.agreed(mean, weight)
         return self.sent(mean, state), {n: b for n, b in bounds.items() if n not in nobody}
 
     def of_able(self, mean: Tensors, state: GlobalState) -> Tensors:

@@ -200,7 +200,8 @@ def _agree_on_bounds(
         total = exchange.opened(exchange.total(), present, encrypt)
     meter.downloaded(len(total))
     with meter.phase("unprotect"):
-        return method.agreed(*clients[0].reports.unprotect(total))
+        reporting = replace(method, factors=method.report_factors)
+        return reporting.agreed(*clients[0].reports.unprotect(total))
 
 
 def _sum_up(

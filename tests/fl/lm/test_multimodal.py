@@ -410,7 +410,7 @@ def test_the_command_runs(
     multimodal: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = multimodal()
-    options = ["lm", "finetune", "--task", "multimodal", "--model", config.model, "--clients", "2"]
+    options = ["lm", "finetune", "--task", "multimodal", "--model", config.model, "--clients", "3"]
     options += ["--data", str(config.data), "--rounds", "1", "--local-steps", "1"]
     options += ["--max-test-samples", "9", "--text-only-clients", "1", "--out", str(tmp_path)]
     assert command(options) == 0
