@@ -55,10 +55,21 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Share of right answers in [0, 1] and mean cross-entropy over a set of samples."""
+    """How well a model does.
+
+    Attributes
+    ----------
+    accuracy
+        Share of right answers, in [0, 1].
+    loss
+        Mean cross-entropy.
+    answers
+        Over how many: of samples, or of the tokens of texts.
+    """
 
     accuracy: float
     loss: float
+    answers: int = 0
 
 
 class Trainer:
@@ -231,7 +242,8 @@ def evaluate_model(model: nn.Module, samples: Samples) -> Evaluation:
             scores, y = model(x.to(device, memory_format=layout)), y.to(device)
             correct += (scores.argmax(dim=1) == y).sum()
             loss_sum += nn.functional.cross_entropy(scores, y, reduction="sum").double()
-    return Evaluation(correct.item() / len(labels), loss_sum.item() / len(labels))
+    answers = len(labels)
+    return Evaluation(correct.item() / answers, loss_sum.item() / answers, answers)
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:

@@ -51,7 +51,8 @@ def client(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="To tune a language model: a text file, or a folder with train.tsv and dev.tsv.",
+            help="To tune a language model: a text file, a folder with train.tsv and dev.tsv, or "
+            "one with pictures.",
             show_default=False,
         ),
     ] = None,
@@ -160,9 +161,9 @@ def _check_data(
         if data_dir is not None or model is None or data is None:
             raise CommandError(
                 f"{kit.folder}: this run tunes a language model; name the base model's folder with "
-                "--model and the texts with --data, and no --data-dir"
+                "--model and the data with --data, and no --data-dir"
             )
-        if not data.exists():
+        if not data.exists() and not _is_bundled(kit, data):
             raise CommandError(f"{data}: there is no such file or folder; --data names one")
     elif model is not None or data is not None:
         raise CommandError(
@@ -172,6 +173,11 @@ def _check_data(
     for name, folder in (("--data-dir", data_dir), ("--model", model)):
         if folder is not None and not folder.is_dir():
             raise CommandError(f"{folder}: there is no such folder; {name} names one")
+
+
+def _is_bundled(kit: ClientKit, data: Path) -> bool:
+    """Whether ``data`` names the data set that needs no files, and the run takes pictures."""
+    return str(data) == "digits" and getattr(kit.config, "task", "") in ("clip", "multimodal")
 
 
 @contextmanager

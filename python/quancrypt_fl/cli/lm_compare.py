@@ -29,7 +29,7 @@ _FIELDS = Fields(
     {
         "alpha": "twice the rank",
         "batch_size": "causal 8; classify 16",
-        "local_epochs": "1",
+        "local_epochs": "1, unless --local-steps is given",
         "threads": "2",
         "max_weight": "from the number of clients",
         "target_modules": "those that are usual for the model",

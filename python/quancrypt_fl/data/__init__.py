@@ -13,10 +13,10 @@ from quancrypt_fl.data.dataset import ImageDataset, Samples
 from quancrypt_fl.data.digits import load_digits
 from quancrypt_fl.data.ham10000 import load_ham10000
 from quancrypt_fl.data.mnist import load_fashion_mnist, load_mnist
-from quancrypt_fl.data.partition import Split, split
+from quancrypt_fl.data.partition import Split, split, split_as
 from quancrypt_fl.errors import DataError
 
-__all__ = ["DATASETS", "ImageDataset", "Samples", "Split", "load_dataset", "split"]
+__all__ = ["DATASETS", "ImageDataset", "Samples", "Split", "load_dataset", "split", "split_as"]
 
 DATASETS: dict[str, Callable[[Path | None, int], ImageDataset]] = {
     "digits": load_digits,

@@ -6,6 +6,7 @@ Everything is in indices into one array of labels, so that a part can be checked
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,28 @@ from numpy.typing import NDArray
 from quancrypt_fl.errors import DataError
 from quancrypt_fl.seeds import generator
 
-__all__ = ["PARTITIONS", "VALIDATION_SHARE", "Split", "split"]
+__all__ = ["PARTITIONS", "VALIDATION_SHARE", "Split", "SplitChoices", "split", "split_as"]
 
 Indices = NDArray[np.int64]
 
 PARTITIONS = ("iid", "shards", "dirichlet")
 VALIDATION_SHARE = 0.2
 _LARGEST_ALPHA = 1e9  # above, proportions are equal to float accuracy and NumPy overflows
+
+
+class SplitChoices(Protocol):
+    """What a configuration says of a split; see :func:`split`."""
+
+    @property
+    def clients(self) -> int: ...
+    @property
+    def partition(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def shards_per_client(self) -> int: ...
+    @property
+    def dirichlet_alpha(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,21 @@ def split(
                 "use fewer clients or more data"
             )
     return Split(tuple(np.sort(part) for part in parts), held_out)
+
+
+def split_as(
+    choices: SplitChoices, labels: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> Split:
+    """:func:`split` as a configuration has it."""
+    return split(
+        labels,
+        choices.clients,
+        choices.partition,
+        choices.seed,
+        shards_per_client=choices.shards_per_client,
+        dirichlet_alpha=choices.dirichlet_alpha,
+        groups=groups,
+    )
 
 
 def _check(

@@ -48,7 +48,7 @@ from quancrypt_fl.deployment.joint import checked_facts
 from quancrypt_fl.deployment.membership import check_members
 from quancrypt_fl.deployment.tables import SCHEMA, KitError, Table
 from quancrypt_fl.federation_config import FederationConfig, describe_errors
-from quancrypt_fl.flower.app.learning import LEARNING, unfit
+from quancrypt_fl.flower.app.learning import LEARNING
 
 __all__ = [
     "APPS",
@@ -492,7 +492,7 @@ def _config(run: Table, app: str) -> FederationConfig:
         config = kind(**values).resolved()
     except ValidationError as error:
         raise KitError(f"{run.place}: {describe_errors(error)}") from error
-    if app == "finetune" and (reason := unfit(app, config)):
+    if app == "finetune" and (reason := config.only_simulated()):
         raise KitError(f"{run.place}: {reason}")
     return config
 

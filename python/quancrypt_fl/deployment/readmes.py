@@ -20,7 +20,7 @@ _SEALS_PARTS = """it holds
 
 def data_options(app: str) -> str:
     """How a client of such a run names its data; see :data:`.kits.APPS`."""
-    return "--model BASE --data TEXTS" if app == "finetune" else "--data-dir DATA"
+    return "--model BASE --data DATA" if app == "finetune" else "--data-dir DATA"
 
 
 def overview(

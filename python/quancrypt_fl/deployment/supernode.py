@@ -54,7 +54,7 @@ class ClientOptions:
     data_dir
         Folder of its data: images.
     model, data
-        To tune a language model: folder of the base model, and the texts.
+        To tune a language model: folder of the base model, and the data.
     own_data
         Train on all that is there, not on this client's part of the data set.
     task_timeout
@@ -144,7 +144,8 @@ class SuperNode:
             ("data", self.options.data),
         ):
             if path is not None:
-                config[name] = str(path.absolute())
+                # What is no path is the name of a data set that needs no files.
+                config[name] = str(path.absolute() if path.exists() else path)
         if self.options.own_data:
             config["quancrypt-data"] = "all"
         return config

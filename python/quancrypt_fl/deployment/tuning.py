@@ -14,7 +14,6 @@ from quancrypt_fl.deployment import kits
 from quancrypt_fl.deployment.folders import ProvisionError
 from quancrypt_fl.deployment.sizing import values_sent
 from quancrypt_fl.federation_config import describe_errors
-from quancrypt_fl.flower.app.learning import unfit
 from quancrypt_fl.lm.config import FinetuneConfig
 
 __all__ = ["APP", "Tuning", "read_tuning"]
@@ -55,7 +54,7 @@ def read_tuning(path: Path, clients: int | None) -> FinetuneConfig:
         raise ProvisionError(f"{path}: {describe_errors(error)}") from error
     except TypeError as error:  # a key that is no name
         raise ProvisionError(f"{path}: {error}") from error
-    if reason := unfit(APP, config):
+    if reason := config.only_simulated():
         raise ProvisionError(f"{path}: {reason}")
     return config
 
@@ -82,9 +81,9 @@ class Tuning:
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> Tuning:
-        """With the base model and texts that ``config`` names, which no kit will hold.
+        """With the base model and data that ``config`` names, which no kit will hold.
 
-        The texts need not be a client's: they show that model and data fit, and which labels there
+        The data need not be a client's: they show that model and data fit, and which labels there
         are.
 
         Raises

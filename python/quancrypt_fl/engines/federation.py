@@ -99,7 +99,7 @@ class FederatedRun:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for this run to go on from another's checkpoint."""
-        return {**self.config.identity(), "data": self.task.fingerprint}
+        return {**self.config.identity(), **self.task.fingerprints}
 
     def run(self) -> dict[str, Any]:
         """Run all rounds that are left and return the document of ``results.json``; once.

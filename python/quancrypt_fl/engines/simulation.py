@@ -11,7 +11,7 @@ import numpy as np
 
 from quancrypt_fl.atomic_files import write_atomically
 from quancrypt_fl.config import QuanCryptConfig
-from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split
+from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split_as
 from quancrypt_fl.engines.federation import FederatedRun
 from quancrypt_fl.engines.parties import Client
 from quancrypt_fl.method.roles import Tensors
@@ -45,7 +45,7 @@ class ImageTask:
         self.weights: Tensors = weights
         self.parts, validation = _divide(dataset, config)
         self.samples: Mapping[str, Samples] = {"test": dataset.test, "validation": validation}
-        self.fingerprint = _fingerprint(dataset)
+        self.fingerprints = {"data": _fingerprint(dataset)}
 
     def round_begins(self, t: int, parts: Callable[[], Mapping[int, float]]) -> None:
         """Nothing is to be done."""
@@ -64,7 +64,7 @@ class ImageTask:
             evaluation = self.trainer.evaluate(client.model(weights), taken)
             correct += evaluation.accuracy * len(taken)
             loss += evaluation.loss * len(taken)
-        return Evaluation(correct / len(samples), loss / len(samples))
+        return Evaluation(correct / len(samples), loss / len(samples), len(samples))
 
     def record(self, test: Evaluation) -> dict[str, Any]:
         """Nothing beside what all rounds have."""
@@ -118,15 +118,7 @@ class Simulation(FederatedRun):
 
 def _divide(dataset: ImageDataset, config: QuanCryptConfig) -> tuple[list[Samples], Samples]:
     """The clients' samples, and the validation set."""
-    parts = split(
-        dataset.train.labels,
-        config.clients,
-        config.partition,
-        config.seed,
-        shards_per_client=config.shards_per_client,
-        dirichlet_alpha=config.dirichlet_alpha,
-        groups=dataset.train.groups,
-    )
+    parts = split_as(config, dataset.train.labels, dataset.train.groups)
     clients = [dataset.train.take(indices) for indices in parts.clients]
     return clients, dataset.train.take(parts.validation)
 

@@ -44,8 +44,11 @@ class Task(Protocol):
         """The training samples of each client."""
 
     @property
-    def fingerprint(self) -> str:
-        """Of data and all that is not configured: another one cannot go on from a checkpoint."""
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of data and all that is not configured, by what they are of.
+
+        A run with others cannot go on from a checkpoint.
+        """
 
     @property
     def judged_by(self) -> str:

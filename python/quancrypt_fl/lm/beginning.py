@@ -152,9 +152,8 @@ def take_frozen(task: LanguageTask, path: Path) -> None:
         )
     if facts.get("classes") != _classes(task):
         raise ConfigError(
-            f"the labels of the sentences here are {_listed(_classes(task))}; the kits were made "
-            f"for {_listed(facts.get('classes') or [])}. train.tsv needs a sentence of each of "
-            "them, and none of another"
+            f"the classes of the data here are {_listed(_classes(task))}; the kits were made for "
+            f"{_listed(facts.get('classes') or [])}; all sites need the same ones"
         )
     own = task.adapter.frozen()
     if own.keys() != tensors.keys() or any(

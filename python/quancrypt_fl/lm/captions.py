@@ -118,7 +118,7 @@ def read_captions(path: Path, encode: Encode, size: int, config: FinetuneConfig)
     if (path / CAPTIONS).is_file():
         return _listed(path, encode, size, config)
     data = read_labelled(path, config.seed, config.max_train_samples, config.max_test_samples)
-    tokens, lengths = _padded(encode(in_words(config.prompt, data.names)))
+    tokens, lengths = _padded(encode(in_words(config.prompt, data.classes)))
     train, test = (_of_classes(part, tokens, lengths) for part in (data.train, data.test))
     return CaptionData(train, test)
 

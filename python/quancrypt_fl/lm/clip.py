@@ -81,7 +81,7 @@ def prepare_clip(config: FinetuneConfig, folder: Path) -> Prepared:
     data = read_labelled(
         config.data.expanduser(), config.seed, config.max_train_samples, config.max_test_samples
     )
-    sentences = in_words(config.prompt, data.names)
+    sentences = in_words(config.prompt, data.classes)
     prompts, mask = _tokens(folder, known.text_config, sentences, config.sequence_length)
     model = pretrained(folder, config.model, "clip", config.base_precision)
     arrays = [a for part in (data.train, data.test) for a in (part.pixels, part.labels)]

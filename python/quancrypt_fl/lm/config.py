@@ -152,6 +152,16 @@ class FinetuneConfig(FederationConfig, _Language):
             raise ValueError(
                 f"out = {str(self.out)!r} is the model's own folder; allowed: another one"
             )
+        if self.local_steps is not None and self.local_epochs is not None:
+            raise ValueError(
+                f"local_steps = {self.local_steps} and local_epochs = {self.local_epochs}: both "
+                "say how long a client trains; allowed: one or the other"
+            )
+        if self.sb_init != "svd" and self.mode != "sb":
+            raise ValueError(
+                f"sb_init = {self.sb_init!r} with mode = {self.mode!r}, which has no frozen B; "
+                "allowed with mode = 'sb'"
+            )
         if self.target_modules is not None and not self.targets():
             raise ValueError(
                 f"target_modules = {self.target_modules!r} names none; allowed: names separated "
@@ -258,13 +268,27 @@ class FinetuneConfig(FederationConfig, _Language):
         names = (name.strip() for name in self.target_modules.split(","))
         return [name for name in names if name]
 
+    def only_simulated(self) -> str:
+        """Why a deployment cannot run this; empty if it can."""
+        if self.patience is not None:
+            return (
+                f"patience = {self.patience}: for simulations; the server of a deployment has no "
+                "validation set. Allowed: none"
+            )
+        if self.text_only_clients:
+            return (
+                f"text_only_clients = {self.text_only_clients}: for simulations; in a deployment "
+                "all clients have pictures. Allowed: 0"
+            )
+        return super().only_simulated()
+
     def resolved(self) -> Self:
         """The same configuration with defaults of None filled in (folders and limits aside)."""
         return self.model_copy(
             update={
                 "alpha": self.alpha or 2.0 * self.rank,
                 "batch_size": self.batch_size or _BATCH[self.task],
-                "local_epochs": self.local_epochs or 1,
+                "local_epochs": self.local_epochs or (1 if self.local_steps is None else None),
                 "max_weight": self.resolved_max_weight(uneven=self.partition == "dirichlet"),
                 "threads": self.threads or 2,
             }

@@ -8,13 +8,12 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from quancrypt_fl.lm.loading import ModelError, load_tokenizer
+from quancrypt_fl.lm.loading import ModelError, has_tokenizer, load_tokenizer
 from quancrypt_fl.lm.texts import Encoder
 
 __all__ = ["ByteEncoder", "TokenizerEncoder", "encoder_of"]
 
 _BYTES = 256
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 class TokenizerEncoder:
@@ -68,7 +67,7 @@ def encoder_of(folder: Path, vocabulary: int, task: str) -> Encoder:
     ModelError
         If there is no way to make tokens that the model knows.
     """
-    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if has_tokenizer(folder):
         return TokenizerEncoder(load_tokenizer(folder))
     if task != "causal":
         raise ModelError(f"{folder}: has no tokenizer; task {task} needs one")

@@ -52,7 +52,7 @@ def evaluate_rows(model: nn.Module, samples: Rows, scores: Scores) -> Evaluation
             start += len(rows)
             per_row = max(1, found.numel() // len(rows))
             size = max(1, min(_MOST_ROWS, _LOGITS // per_row))
-    return Evaluation(correct / counted, loss_sum / counted)
+    return Evaluation(correct / counted, loss_sum / counted, counted)
 
 
 def scores(model: nn.Module, samples: Texts, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

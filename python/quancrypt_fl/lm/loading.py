@@ -33,6 +33,7 @@ __all__ = [
     "INT8_WEIGHTS",
     "ModelError",
     "adapter_config",
+    "has_tokenizer",
     "is_adapter",
     "load_config",
     "load_model",
@@ -47,7 +48,11 @@ INT8_WEIGHTS = "model-int8.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 _CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_UNKNOWN_TO_A_CLASS = re.compile(
+    r"Unrecognized configuration class .*\.(\w+)Config'> for this kind of AutoModel: (\w+)"
+)
 _FILES_OF_A_MODEL = ("*.json", "*.safetensors", "*.model", "*.txt")
 _LARGEST_JSON = 64 << 20  # bytes: tokenizers have the largest
 
@@ -126,8 +131,21 @@ def load_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there is a file with a tokenizer's words."""
+    return any((folder / name).is_file() for name in _TOKENIZERS)
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a model's folder."""
+    """The tokenizer in a model's folder.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it is damaged.
+    """
+    if not has_tokenizer(folder):
+        raise ModelError(f"{folder}: has no tokenizer; needed: one of {', '.join(_TOKENIZERS)}")
     with quietly(folder, "its tokenizer: "):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
@@ -220,7 +238,9 @@ def weight_files(folder: Path) -> Mapping[str, Path]:
         with safe_open(only, framework="pt") as file:
             return dict.fromkeys(file.keys(), only)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{only}: {_first_line(error)}") from error
+        raise ModelError(
+            f"{only}: is cut short, damaged, or no safetensors ({_first_line(error)})"
+        ) from error
 
 
 def _no_safetensors(folder: Path, name: str) -> str:
@@ -287,4 +307,6 @@ def _quiet() -> Iterator[None]:
 def _first_line(error: BaseException) -> str:
     """What an error says, shortened; two lines where the first one only announces the second."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if unknown := _UNKNOWN_TO_A_CLASS.match(lines[0]):
+        return f"is a model of type {unknown[1]}; allowed: one that {unknown[2]} loads"
     return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])

@@ -69,7 +69,7 @@ class Labelled:
 
     train: Pictures
     test: Pictures
-    names: tuple[str, ...]
+    classes: tuple[str, ...]
 
 
 def read_labelled(

@@ -14,7 +14,6 @@ from quancrypt_fl.lm.base import row_length
 from quancrypt_fl.lm.config import FinetuneConfig
 from quancrypt_fl.lm.loading import model_folder
 from quancrypt_fl.lm.metrics import metric_of, value_from
-from quancrypt_fl.lm.prepared import Prepared
 from quancrypt_fl.lm.rows import DataSet, Rows
 from quancrypt_fl.lm.splits import divide
 from quancrypt_fl.lm.tasks import prepare
@@ -58,7 +57,6 @@ class LanguageTask:
         assert config.alpha is not None
         assert config.sequence_length is not None
         assert config.batch_size is not None
-        assert config.local_epochs is not None
         self._config = config
         prepared = prepare(config, model_folder(config.model))
         self.data = prepared.data
@@ -68,7 +66,10 @@ class LanguageTask:
         self.adapter = Adapter(
             prepared.base.model, config.task, options, prepared.base.whole, config.seed
         )
-        self.fingerprint = _fingerprint(self.adapter, prepared)
+        self.fingerprints = {
+            "base model": self.adapter.fingerprint(),
+            "data": hashlib.sha256(prepared.digest).hexdigest(),
+        }
         self.trainer = LanguageTrainer(
             self.adapter,
             prepared.scores,
@@ -76,7 +77,7 @@ class LanguageTask:
                 config.lr,
                 config.weight_decay,
                 config.batch_size,
-                config.local_epochs,
+                config.local_epochs or 1,
                 config.local_steps,
             ),
             config.seed,
@@ -160,8 +161,3 @@ def _divided(
         return parts, validation, {}
     parts[able:] = [part.without_pictures() for part in parts[able:]]
     return parts, validation, dict.fromkeys(whole, frozenset(range(able)))
-
-
-def _fingerprint(adapter: Adapter, prepared: Prepared) -> str:
-    """Of the base model, of what is frozen in the adapter, and of all rows."""
-    return hashlib.sha256(adapter.fingerprint().encode() + prepared.digest).hexdigest()

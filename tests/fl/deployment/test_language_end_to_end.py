@@ -14,8 +14,7 @@ pytest.importorskip("transformers", reason="needs the [lm] extra")
 pytest.importorskip("peft", reason="needs the [lm] extra")
 
 from tests.fl.deployment.deployment import Deployment
-from tests.fl.deployment.language import SETTINGS, tuning_file
-from tests.fl.lm import tiny
+from tests.fl.deployment.language import settings_for, tuning_file, write_things
 
 from quancrypt_fl.lm.config import FinetuneConfig
 from quancrypt_fl.lm.run import Finetuning
@@ -24,33 +23,27 @@ FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
 class LanguageDeployment(Deployment):
-    """Clients with a base model and a text each."""
+    """Clients with a base model and data each."""
 
+    task: str
     model: Path
-    text: Path
+    data: Path
 
     def start(self, name: str) -> None:
         if name == "server":
             super().start(name)
         else:
-            files = ["--model", self.model, "--data", self.text]
+            files = ["--model", self.model, "--data", self.data]
             self._start(name, "client", self.kits / name, *files)
 
 
-@pytest.fixture
-def things(tmp_path: Path) -> Path:
-    folder = tmp_path / "things"
-    folder.mkdir()
-    tiny.gpt2(folder / "gpt2")
-    tiny.text(folder / "text.txt")
-    return folder
-
-
-@pytest.fixture
-def deployment(tmp_path: Path, things: Path) -> Iterator[LanguageDeployment]:
-    options = ["--finetune", str(tuning_file(things, tmp_path, mode="alternate"))]
-    made = LanguageDeployment(tmp_path, 2, options)
-    made.model, made.text = things / "gpt2", things / "text.txt"
+@pytest.fixture(params=["causal", "clip", "multimodal"])
+def deployment(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LanguageDeployment]:
+    task, things = request.param, tmp_path / "things"
+    model, data = write_things(things, task)
+    file = tuning_file(things, tmp_path, task, mode="alternate")
+    made = LanguageDeployment(tmp_path, 2, ["--finetune", str(file)])
+    made.task, made.model, made.data = task, model, data
     try:
         made.start_all()
         yield made
@@ -66,9 +59,9 @@ def test_clients_end_with_the_adapter_of_the_simulation(
         pass
     simulation = Finetuning(
         FinetuneConfig(
-            **SETTINGS,
+            **settings_for(deployment.task),
             model=str(deployment.model),
-            data=deployment.text,
+            data=deployment.data,
             mode="alternate",
             out=tmp_path / "simulated",
         )
@@ -81,10 +74,10 @@ def test_clients_end_with_the_adapter_of_the_simulation(
         for name in FILES:
             assert (folder / name).read_bytes() == (tmp_path / "simulated" / name).read_bytes()
     results = deployment.results()
-    assert (results["engine"], results["metric"]) == ("flower", "perplexity")
+    assert (results["engine"], results["metric"]) == ("flower", expected["metric"])
     assert results["receipt"]["protected"]
     values = [record["value"] for record in results["rounds"]]
     assert values == pytest.approx([r["value"] for r in expected["rounds"]], rel=1e-5)
-    assert "Perplexity" in deployment.log("run")
+    assert expected["metric"] in deployment.log("run").lower()
     deployment.end()
     assert all(process.returncode == 0 for process in deployment.running.values())

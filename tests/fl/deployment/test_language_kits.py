@@ -64,7 +64,7 @@ def test_kits_hold_the_adapter_and_no_model(
     assert "frozen.safetensors" not in below["server"]
     assert "initial.safetensors" not in below["client-1"]
     assert below["client-1"]["frozen.safetensors"] == below["client-2"]["frozen.safetensors"]
-    assert "--model BASE --data TEXTS" in below["client-1"]["README.txt"].decode()
+    assert "--model BASE --data DATA" in below["client-1"]["README.txt"].decode()
     initial = read_initial(tmp_path / "kits/server/initial.safetensors")
     assert initial.about["mode"] == "alternate"
     params = qn.Parameters.from_bytes(below["server"]["params.qcp"])
@@ -99,7 +99,7 @@ def test_a_newcomers_kit_has_the_same_adapter(run: Run, things: Path, tmp_path: 
     run("--finetune", file, "--out", tmp_path / "kits")
     more = tmp_path / "more"
     printed = run("--add", 1, "--like", tmp_path / "kits/client-1", "--out", more)
-    assert "quancrypt client client-3 --model BASE --data TEXTS" in printed
+    assert "quancrypt client client-3 --model BASE --data DATA" in printed
     late, first = ClientKit.load(more / "client-3"), ClientKit.load(tmp_path / "kits/client-1")
     assert late.frozen is not None
     assert first.frozen is not None
@@ -117,7 +117,7 @@ def test_a_newcomers_kit_has_the_same_adapter(run: Run, things: Path, tmp_path: 
         ({"dropout": 0.5}, (), "dropout: not allowed here"),
         ({"device": "cuda"}, (), "device: not allowed here; each site decides it"),
         ({"patience": 2}, (), "patience = 2: for simulations; the server of a deployment has no"),
-        ({"task": "clip"}, (), "task = 'clip'"),
+        ({"task": "multimodal", "text_only_clients": 1, "clients": 3}, (), "all clients have"),
         ({"mode": "lora"}, (), "available: ffa, sb, alternate, both"),
         ({"colour": 1}, (), "colour = 1"),
         ({"model": "nowhere/at/all/x"}, (), "there is no such folder"),
@@ -157,7 +157,7 @@ def test_a_kit_that_lacks_its_file(run: Run, things: Path, tmp_path: Path) -> No
     ("finetune", "options", "message"),
     [
         (True, (), "this run tunes a language model; name the base model's folder with --model"),
-        (True, ("--model", "gpt2"), "with --model and the texts with --data"),
+        (True, ("--model", "gpt2"), "with --model and the data with --data"),
         (True, ("--data-dir", "gpt2"), "and no --data-dir"),
         (True, ("--model", "gpt2", "--data", "none"), "none: there is no such file or folder"),
         (True, ("--model", "text.txt", "--data", "text.txt"), "--model names one"),

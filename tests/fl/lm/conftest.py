@@ -35,65 +35,41 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def causal(things: Path) -> Make:
-    """Three clients with different parts of a text, two rounds of three batches."""
+def _maker(things: Path, task: str, model: str, data: str, **own: Any) -> Make:
+    """Three clients, two rounds of three batches."""
 
     def make(**choices: Any) -> FinetuneConfig:
         return FinetuneConfig(
             **{
-                "task": "causal", "model": str(things / "gpt2"), "data": things / "text.txt",
-                "partition": "contiguous", "sequence_length": 32, "rank": 4, "clients": 3,
-                "rounds": 2, "local_steps": 3, "threads": 1, "lr": 1e-2, **choices,
+                "task": task, "model": str(things / model), "data": things / data, "rank": 4,
+                "clients": 3, "rounds": 2, "local_steps": 3, "threads": 1, "lr": 1e-2,
+                **own, **choices,
             }
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture(scope="session")
+def causal(things: Path) -> Make:
+    """Clients with different parts of a text."""
+    own = {"partition": "contiguous", "sequence_length": 32}
+    return _maker(things, "causal", "gpt2", "text.txt", **own)
 
 
 @pytest.fixture(scope="session")
 def classify(things: Path) -> Make:
-    """Three clients with some sentences each, two rounds."""
-
-    def make(**choices: Any) -> FinetuneConfig:
-        return FinetuneConfig(
-            **{
-                "task": "classify", "model": str(things / "bert"), "data": things / "sentences",
-                "sequence_length": 32, "rank": 4, "clients": 3, "rounds": 2, "local_steps": 3,
-                "threads": 1, "lr": 1e-2, **choices,
-            }
-        )  # fmt: skip
-
-    return make
+    """Clients with some sentences each."""
+    return _maker(things, "classify", "bert", "sentences", sequence_length=32)
 
 
 @pytest.fixture(scope="session")
 def clip(things: Path) -> Make:
-    """Three clients with some pictures each, two rounds."""
-
-    def make(**choices: Any) -> FinetuneConfig:
-        return FinetuneConfig(
-            **{
-                "task": "clip", "model": str(things / "clip"), "data": things / "pictures",
-                "rank": 4, "clients": 3, "rounds": 2, "local_steps": 3, "batch_size": 8,
-                "threads": 1, "lr": 1e-2, **choices,
-            }
-        )  # fmt: skip
-
-    return make
+    """Clients with some pictures each."""
+    return _maker(things, "clip", "clip", "pictures", batch_size=8)
 
 
 @pytest.fixture(scope="session")
 def multimodal(things: Path) -> Make:
-    """Three clients with some captioned pictures each, two rounds."""
-
-    def make(**choices: Any) -> FinetuneConfig:
-        return FinetuneConfig(
-            **{
-                "task": "multimodal", "model": str(things / "llava"), "data": things / "pictures",
-                "rank": 4, "clients": 3, "rounds": 2, "local_steps": 3, "batch_size": 8,
-                "threads": 1, "lr": 1e-2, **choices,
-            }
-        )  # fmt: skip
-
-    return make
+    """Clients with some captioned pictures each."""
+    return _maker(things, "multimodal", "llava", "pictures", batch_size=8)

@@ -148,7 +148,7 @@ def test_vision_data_sets_are_told_by_their_files(tmp_path: Path) -> None:
     data_files.write_files(tmp_path / "cifar-100-binary", data_files.cifar100_files())
     data_files.write_ham10000(tmp_path / "ham")
     names = {
-        folder: read_labelled(tmp_path / folder, 1).names[:2]
+        folder: read_labelled(tmp_path / folder, 1).classes[:2]
         for folder in ("mnist", "fashion-mnist", "cifar-100-binary", "ham")
     }
     assert names == {
@@ -173,7 +173,7 @@ def test_names_that_lie_beside_the_files(tmp_path: Path) -> None:
     folder = tiny.pictures(tmp_path)
     listed = folder / "batches.meta.txt"
     listed.write_text("\n".join(f"thing {n}" for n in range(10)) + "\n\n")
-    assert read_labelled(folder, 1).names[9] == "thing 9"
+    assert read_labelled(folder, 1).classes[9] == "thing 9"
     listed.write_text("cat\ndog\n")
     with pytest.raises(DataError, match=r"batches.meta.txt: has 2 names; needed: 10"):
         read_labelled(folder, 1)

@@ -10,7 +10,7 @@ import pytest
 from tests.fl.lm import tiny
 
 from quancrypt_fl.cli.app import run
-from quancrypt_fl.errors import DataError, FederatedError
+from quancrypt_fl.errors import CheckpointError, DataError, FederatedError
 from quancrypt_fl.lm.config import FinetuneConfig
 from quancrypt_fl.lm.loading import ModelError
 from quancrypt_fl.lm.run import Finetuning, LanguageTask
@@ -28,6 +28,8 @@ Make = Callable[..., FinetuneConfig]
         ({"method": "batchcrypt"}, "not available; available: quancrypt, vanilla, tenseal"),
         ({"mode": "all"}, "not available; available: ffa, sb, alternate, both"),
         ({"rank": 0}, "greater than or equal to 1"),
+        ({"local_steps": 2, "local_epochs": 1}, "both say how long a client trains"),
+        ({"mode": "ffa", "sb_init": "random"}, "allowed with mode = 'sb'"),
         ({"model": " "}, "allowed: a folder, or a name on a hub"),
     ],
 )
@@ -103,6 +105,18 @@ def test_a_text_is_read_in_bytes_without_a_tokenizer(causal: Make, tmp_path: Pat
     task = LanguageTask(config)
     assert bytes(task.data.train.inputs[0].tolist()) == text[:32]
     assert bytes(task.data.train.labels[0].tolist()) == text[1:33]
+
+
+def test_what_a_checkpoint_was_made_with(causal: Make, tmp_path: Path) -> None:
+    choices = {"out": tmp_path / "run", "rounds": 1}
+    Finetuning(causal(**choices)).run()
+    other = tiny.gpt2(tmp_path / "other", seed=9)
+    with pytest.raises(CheckpointError, match=r"configuration [(]base model: '[^;]*[)]$"):
+        Finetuning(causal(model=str(other), **choices), resume=True).run()
+    text = tmp_path / "other.txt"
+    text.write_bytes(causal().data.read_bytes() + b"and more of it, a sentence or two of it.\n" * 9)
+    with pytest.raises(CheckpointError, match=r"configuration [(]data: '[^;]*[)]$"):
+        Finetuning(causal(data=text, **choices), resume=True).run()
 
 
 # --- the command ---

@@ -52,10 +52,12 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def gpt2(folder: Path, *, width: int = 32, tokenizer: bool = True, vocabulary: int = 64) -> Path:
+def gpt2(
+    folder: Path, *, width: int = 32, tokenizer: bool = True, vocabulary: int = 64, seed: int = 1
+) -> Path:
     """A GPT-2 of two layers with 64 positions."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         config = GPT2Config(
             vocab_size=vocabulary, n_positions=64, n_embd=width, n_layer=2, n_head=2,
             bos_token_id=None, eos_token_id=None,

@@ -18,7 +18,6 @@ from quancrypt_fl.flower.app.withheld import RunRefusedError
 from quancrypt_fl.lm.beginning import known_initial, take_frozen, weights_digest
 from quancrypt_fl.lm.config import FinetuneConfig
 from quancrypt_fl.lm.run import LanguageTask
-from quancrypt_fl.lm.texts import IGNORED
 from quancrypt_fl.training import torch_threads
 
 __all__ = ["ADAPTER", "AdapterSite", "check_initial", "site"]
@@ -47,7 +46,7 @@ def _frozen(context: Context) -> Path:
 
 
 class AdapterSite:
-    """One client with its base model and its texts, for one message: a :class:`.learning.Site`.
+    """One client with its base model and its data, for one message: a :class:`.learning.Site`.
 
     Node configuration
     ------------------
@@ -55,7 +54,7 @@ class AdapterSite:
         See :class:`.Place`. A part: it trains on its part of the rows and evaluates on every so
         manieth row of the test set.
     ``model``, ``data``
-        Folder of the base model; a text file, or a folder with ``train.tsv`` and ``dev.tsv``.
+        Folder of the base model; a text file, or the folder that the task takes, or ``digits``.
     ``quancrypt-frozen``
         File of the factors that never travel (:mod:`quancrypt_fl.lm.beginning`).
     """
@@ -98,7 +97,7 @@ class AdapterSite:
         with torch_threads(self._threads):
             found = self._task.trainer.evaluate(weights, self._test)
         return {
-            "num-examples": int(np.count_nonzero(self._test.labels != IGNORED)),
+            "num-examples": found.answers,
             "accuracy": found.accuracy,
             "loss": found.loss,
         }

@@ -11,7 +11,7 @@ from flwr.app import Context
 from numpy.typing import NDArray
 
 from quancrypt_fl.config import QuanCryptConfig
-from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split
+from quancrypt_fl.data import ImageDataset, Samples, load_dataset, split_as
 from quancrypt_fl.errors import ConfigError, MethodError
 from quancrypt_fl.flower.app.buffers import OwnBuffers
 from quancrypt_fl.flower.app.learning import Weights
@@ -122,15 +122,7 @@ class ImageSite:
 def _divided(dataset: ImageDataset, config: QuanCryptConfig, place: Place) -> _Data:
     if place.own_data:
         return _Data(dataset.train, dataset.test)
-    parts = split(
-        dataset.train.labels,
-        config.clients,
-        config.partition,
-        config.seed,
-        shards_per_client=config.shards_per_client,
-        dirichlet_alpha=config.dirichlet_alpha,
-        groups=dataset.train.groups,
-    )
+    parts = split_as(config, dataset.train.labels, dataset.train.groups)
     test = dataset.test
     # With more clients than samples, several evaluate the same one.
     share = np.arange(place.index % len(test), len(test), config.clients)

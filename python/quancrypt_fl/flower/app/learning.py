@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from quancrypt_fl.flower.app.settings import RunSettings
 
-__all__ = ["LEARNING", "Learning", "Site", "Start", "unfit"]
+__all__ = ["LEARNING", "Learning", "Site", "Start"]
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -81,15 +81,12 @@ class Learning:
         and with ``start(settings)``.
     writes
         Whether :meth:`Site.write` has something to do.
-    tasks
-        Values of the configuration's ``task`` that a deployment has; empty: there is no such field.
     """
 
     config: type[FederationConfig]
     client: str
     server: str
     writes: bool
-    tasks: tuple[str, ...] = ()
 
     def site(self, context: Context, settings: RunSettings) -> Site:
         """The client of a message."""
@@ -113,20 +110,6 @@ LEARNING: Mapping[str, Learning] = {
         f"{_HERE}.adapters",
         f"{_HERE}.first_adapter",
         writes=True,
-        tasks=("causal", "classify"),
     ),
 }
 """By what ``app`` is called in kits: image classifiers, and adapters of language models."""
-
-
-def unfit(app: str, config: FederationConfig) -> str:
-    """Why a deployment cannot run this; empty if it can."""
-    tasks, task = LEARNING[app].tasks, getattr(config, "task", "")
-    if tasks and task not in tasks:
-        return f"task = {task!r}: for simulations; allowed in a deployment: {', '.join(tasks)}"
-    if config.patience is not None and tasks:
-        return (
-            f"patience = {config.patience}: for simulations; the server of a deployment has no "
-            "validation set. Allowed: none"
-        )
-    return config.only_simulated()

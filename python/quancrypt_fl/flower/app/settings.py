@@ -18,7 +18,7 @@ from pydantic import (
 from quancrypt_fl.errors import ConfigError
 from quancrypt_fl.federation_config import FederationConfig, describe_errors
 from quancrypt_fl.flower.app import SETTINGS_KEY
-from quancrypt_fl.flower.app.learning import LEARNING, unfit
+from quancrypt_fl.flower.app.learning import LEARNING
 
 __all__ = ["RunSettings"]
 
@@ -93,7 +93,7 @@ class RunSettings(BaseModel):
             )
         try:
             settings = cls.model_validate_json(text)
-            reason = unfit(settings.app, settings.configuration())
+            reason = settings.configuration().only_simulated()
         except ValidationError as error:
             raise ConfigError(f"{SETTINGS_KEY}: {describe_errors(error)}") from None
         if reason:
