@@ -57,6 +57,18 @@ def test_members_show_in_the_clear_and_not_in_ciphertexts(folder: Path) -> None:
     assert abs(rows["clear", "ciphertext", "updates"]["auc"] - 0.5) < 0.2
 
 
+def test_noise_is_said_to_be_worth_what_an_accountant_says(folder: Path) -> None:
+    pytest.importorskip("dp_accounting", reason="needs the [privacy] extra")
+    from quancrypt_fl.private.accounting import epsilon_of
+
+    found = {view["training"]: view["epsilon"] for view in document(folder)["views"]}
+    assert found["clear"] is found["layers"] is None
+    settings = document(folder)["config"]["federation"]
+    rho = settings["rounds"] / (2 * settings["clients"] * 0.05**2)
+    exact = epsilon_of(rho, 1e-5)
+    assert exact <= found["noise"] <= 1.05 * exact  # a bound in closed form
+
+
 def test_curves_and_tables_are_written(folder: Path) -> None:
     assert document(folder)["pictures"] == ["roc.png"]
     assert (folder / "roc.png").read_bytes().startswith(b"\x89PNG")
