@@ -40,7 +40,11 @@ Scale = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Decides images, weights and starting points.")]
 Out = Annotated[
-    Path | None, typer.Option(help="Folder for results.", show_default="runs/ATTACK-DATASET-SCALE")
+    Path | None,
+    typer.Option(
+        help="Folder for results.",
+        show_default="runs/ATTACK-DATASET-SCALE, and what else was chosen",
+    ),
 ]
 
 
@@ -107,11 +111,16 @@ def membership(
         typer.Option(help="Samples that are trained on.", show_default="by data set"),
     ] = None,
     shadows: Annotated[
-        int | None, typer.Option(help="Shadow models.", show_default="16, 64 or 256, by scale")
+        int | None,
+        typer.Option(
+            help="Shadow models in the clear; half as many with layers, and with noise.",
+            show_default="16, 64 or 256, by scale",
+        ),
     ] = None,
     data_dir: DataSets = None,
     scale: Scale = "quick",
     seed: Seed = 1,
+    device: Device = "cpu",
     out: Out = None,
     json_only: JsonOnly = False,
 ) -> None:
@@ -126,7 +135,7 @@ def membership(
         from quancrypt_fl.leakage.pictures import draw_roc
 
     study = membership_study(dataset, model, members, shadows)
-    plan = _plan(scale, seed, "cpu", data_dir)
+    plan = _plan(scale, seed, device, data_dir)
 
     def draw(documents: Documents, summary: Mapping[str, Any], folder: Path) -> list[Path]:
         del documents
@@ -177,7 +186,7 @@ def _run(
         from quancrypt_fl.experiments.tables import markdown
         from quancrypt_fl.leakage.running import run_study
 
-    folder = out or Path("runs") / "-".join(filter(None, (study.name, dataset, plan.scale)))
+    folder = out or Path("runs") / _folder_name(study, dataset, plan)
     check_folder(folder)
     with experiment_watcher(study, plan, silent=json_only) as watcher:
         try:
@@ -192,6 +201,13 @@ def _run(
         print(markdown(experiment))
         print("Written: " + ", ".join(str(folder / name) for name in _written(study, document)))
     exit_if_failed(experiment)
+
+
+def _folder_name(study: Study, dataset: str, plan: Plan) -> str:
+    """With all that was chosen, so that no other choices replace its results."""
+    seed = "" if plan.seeds == (1,) else f"seed-{plan.seeds[0]}"
+    chosen = getattr(study, "selection", ())
+    return "-".join(filter(None, (study.name, dataset, plan.scale, *chosen, seed)))
 
 
 def _written(study: Study, document: dict[str, Any]) -> list[str]:

@@ -127,12 +127,14 @@ class ExperimentRun:
 
     def _claim_folder(self) -> None:
         """Check the data, and that earlier results in the folder are of the same kind."""
+        choices = _choices(self._experiment, self._plan)
         claim = {
             "schema": _SCHEMA,
             "name": self._experiment.name,
             "scale": self._plan.scale,
             "device": self._plan.device,
             "data": self._data(),
+            **choices,
         }
         path = self._out / "plan.json"
         if path.exists():
@@ -140,6 +142,8 @@ class ExperimentRun:
                 earlier = json.loads(path.read_bytes())
             except ValueError:
                 earlier = None
+            if isinstance(earlier, dict) and "choices" not in earlier:  # by an earlier version
+                earlier = {**earlier, **choices}
             if earlier != claim:
                 raise ConfigError(
                     f"{path}: belongs to {_say(earlier)}, not to {_say(claim)}; "
@@ -187,7 +191,7 @@ class ExperimentRun:
             "name": experiment.name,
             "title": experiment.title,
             "question": experiment.question,
-            "command": _command(experiment),
+            "command": _command(experiment, plan),
             "scale": plan.scale,
             "seeds": list(plan.seeds),
             "device": plan.device,
@@ -204,9 +208,18 @@ class ExperimentRun:
         return "failed" if cell.id in self._errors else "left"
 
 
-def _command(experiment: Experiment) -> str:
+def _command(experiment: Experiment, plan: Plan) -> str:
     """What a user types for it; studies that are no experiment by name say so."""
-    return f"quancrypt {getattr(experiment, 'command', f'experiment {experiment.name}')}"
+    if (command := getattr(experiment, "command", None)) is None:
+        return f"quancrypt experiment {experiment.name}"
+    seeded = "" if plan.seeds == (1,) else f" --seed {plan.seeds[0]}"
+    return f"quancrypt {command}{seeded}"
+
+
+def _choices(experiment: Experiment, plan: Plan) -> dict[str, Any]:
+    """Of a study: what all its cells depend on, beside the rest of the claim."""
+    choices = getattr(experiment, "choices", None)
+    return {} if choices is None else {"choices": {"seed": plan.seeds[0], **choices}}
 
 
 def _earlier_seconds(path: Path) -> dict[str, float]:
@@ -225,6 +238,8 @@ def _say(claim: Any) -> str:
             for name, size in claim["data"].items()
         )
         words = f"{claim['name']} at scale {claim['scale']} on {claim['device']}"
+        chosen = {k: v for k, v in claim.get("choices", {}).items() if v is not None}
+        words += "".join(f", {name} {value}" for name, value in chosen.items())
     except (KeyError, TypeError, AttributeError):
         return "something else"
     return f"{words} ({sizes})" if sizes else words

@@ -8,7 +8,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Update", "batch_statistics", "gradient", "local_difference", "update_of"]
+__all__ = [
+    "WEIGHT_DECAY",
+    "Update",
+    "batch_statistics",
+    "gradient",
+    "local_difference",
+    "mean_of",
+    "update_of",
+]
+
+WEIGHT_DECAY = 1e-4
+"""Of clients' local epochs, which everybody knows."""
 
 Update = Mapping[str, Tensor]
 """Tensors by name: gradients by the names of parameters, and of every batch norm ``NAME.mean`` and
@@ -74,7 +85,7 @@ def local_difference(
     decay 1e-4. The network is left as it was.
     """
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=1e-4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
     for _ in range(epochs):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(network(images), labels)

@@ -46,14 +46,15 @@ def draw_reconstructions(documents: Sequence[Mapping[str, Any]], folder: Path) -
 
 
 def _draw(documents: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Views whose first images differ from those of a single client repeat no originals."""
+    """A line for the originals, and one for each view."""
     columns = max(len(d["results"]["pictures"]) for d in documents)
     rows = len(documents) + 1
     figure = Figure(figsize=(_MARGIN + columns * _INCHES, rows * _INCHES), dpi=100)
     left = _MARGIN / (_MARGIN + columns * _INCHES)
     figure.subplots_adjust(left, 0.005, 0.995, 0.995, 0.05, 0.05)
     axes = figure.subplots(rows, columns, squeeze=False)
-    shown = [("original", [pair[0] for pair in documents[0]["results"]["pictures"]])]
+    most = max((d["results"]["pictures"] for d in documents), key=len)  # views begin with the same
+    shown = [("original", [pair[0] for pair in most])]
     for document in documents:
         view = document["parameters"]["view"]
         label = f"{view['kind']}\n{view['setting']}".strip()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quancrypt_fl.leakage.decoding import decoded_values, unmasked_upload
 from quancrypt_fl.leakage.gradients import Update, mean_of
 from quancrypt_fl.method.clipping import clip_bounds, from_unit, mean_magnitudes, to_unit
 from quancrypt_fl.method.pruning import shared_masks
@@ -55,6 +57,10 @@ class View:
         The attacker sees one client's serialized ciphertexts, and reads the bytes as numbers.
     random
         The attacker sees random bytes: the reference for ciphertexts.
+    decoded
+        The attacker takes a serialized upload apart and decodes its polynomials without a key.
+    unmasked
+        The same of an upload whose encryption is switched off: does such an attacker see anything?
     """
 
     kind: str
@@ -67,6 +73,19 @@ class View:
     clients: int = 1
     encrypted: bool = False
     random: bool = False
+    decoded: bool = False
+    unmasked: bool = False
+
+    def described(self) -> dict[str, Any]:
+        """Fields for a cell's parameters.
+
+        Those that came later are left out where they say nothing: cells that were measured before
+        stay valid.
+        """
+        fields = asdict(self)
+        return {
+            n: value for n, value in fields.items() if value or n not in ("decoded", "unmasked")
+        }
 
     @property
     def key(self) -> str:
@@ -91,6 +110,8 @@ class Observation:
         Bytes of one client's upload.
     norm
         L2 norm to which the update was clipped as a whole; None: it was not.
+    epochs
+        0: values are those of a gradient; otherwise of a difference after local epochs of Adam.
     """
 
     tensors: Mapping[str, Tensor]
@@ -98,6 +119,7 @@ class Observation:
     bounds: Mapping[str, float]
     sent: int
     norm: float | None = None
+    epochs: int = 0
 
 
 def observe(
@@ -121,15 +143,15 @@ def observe(
         Round, in which the mask has its turn.
     """
     values = sum(tensor.numel() for tensor in updates[0].values())
-    if view.encrypted or view.random:
-        if view.encrypted:
-            data = _encrypted(updates[0], view)
-            numbers = np.frombuffer(data[-_TRAILER - values : -_TRAILER], dtype=np.uint8)
-            sent = len(data)
-        else:
-            numbers = generator(seed, "random-bytes").integers(0, 256, values, dtype=np.uint8)
-            sent = values
-        return Observation(_read_as_numbers(numbers, typical), {}, {}, sent)
+    if view.random:
+        numbers = generator(seed, "random-bytes").integers(0, 256, values, dtype=np.uint8)
+        return Observation(_read_as_numbers(numbers, typical), {}, {}, values)
+    if view.decoded:
+        return _decoded(updates[0], view, typical)
+    if view.encrypted:
+        data = _Upload(updates[0], view.bits).data
+        numbers = np.frombuffer(data[-_TRAILER - values : -_TRAILER], dtype=np.uint8)
+        return Observation(_read_as_numbers(numbers, typical), {}, {}, len(data))
     masks = _masks(view, updates[0], weights, t)
     shown = []
     bounds: Mapping[str, float] = {}
@@ -148,6 +170,7 @@ def observe(
         bounds if view.clip and view.clients == 1 else {},
         math.ceil(size * (view.bits or 32) / 8),
         _NORM if view.noise else None,
+        view.epochs,
     )
 
 
@@ -179,23 +202,64 @@ def _layers(view: View, kept: Arrays) -> tuple[Arrays, Mapping[str, float]]:
     return {name: from_unit(values, bounds[name]) for name, values in unit.items()}, bounds
 
 
-def _encrypted(update: Update, view: View) -> bytes:
-    """The upload of a client, as it is serialized: clipped, quantized, encrypted."""
-    kept = {name: _numpy(tensor) for name, tensor in update.items()}
-    bounds = clip_bounds(mean_magnitudes(kept), CLIP_FACTOR)
-    unit = {name: to_unit(values, bounds[name]) for name, values in kept.items()}
-    sender = _channel(view.bits, sum(v.size for v in kept.values())).client()
-    return sender.protect(unit, dict.fromkeys(unit, 1.0), 0).data
+class _Upload:
+    """The upload of a client: clipped, quantized, encrypted, serialized.
+
+    Attributes
+    ----------
+    bounds
+        Clip bound by name.
+    integers
+        What was encrypted, in [-q_max, q_max], in the order of the tensors.
+    data
+        What the server gets.
+    """
+
+    def __init__(self, update: Update, bits: int) -> None:
+        kept = {name: _numpy(tensor) for name, tensor in update.items()}
+        self.bounds = clip_bounds(mean_magnitudes(kept), CLIP_FACTOR)
+        unit = {name: to_unit(values, self.bounds[name]) for name, values in kept.items()}
+        self.channel = _channel(bits, sum(v.size for v in kept.values()))
+        self.q_max = 2 ** (bits - 1) - 1
+        sender, ones = self.channel.client(), dict.fromkeys(unit, 1.0)
+        quantized = sender.quantized(unit, ones, 0)
+        flat = np.concatenate([values.ravel() for values in quantized.values()])
+        self.integers = np.rint(flat.astype(np.float64) * self.q_max).astype(np.int64)
+        self.data = sender.protect(unit, ones, 0).data
+
+
+def _decoded(update: Update, view: View, typical: Update) -> Observation:
+    """An upload taken apart by somebody who knows the format, the bounds, and no key."""
+    upload = _Upload(update, view.bits)
+    params = upload.channel.parameters()
+    data = upload.data
+    if view.unmasked:
+        data = unmasked_upload(data, params, upload.integers)
+    numbers = decoded_values(data, params, len(upload.integers))
+    if np.abs(numbers).max() > upload.q_max:  # no quantized update: scaled as updates usually are
+        spread = (numbers - numbers.mean()) / max(numbers.std(), 1e-12)
+        return Observation(_scaled_as(spread, typical), {}, {}, len(data))
+    found, start = {}, 0
+    for name, tensor in update.items():
+        part = (numbers[start : start + tensor.numel()] / upload.q_max).astype(np.float32)
+        values = from_unit(part.reshape(tuple(tensor.shape)), upload.bounds[name])
+        found[name] = torch.from_numpy(values).to(tensor.device, tensor.dtype)
+        start += tensor.numel()
+    return Observation(found, {}, upload.bounds, len(data))
 
 
 def _read_as_numbers(numbers: NDArray[np.uint8], typical: Update) -> dict[str, Tensor]:
-    """One byte for each value: centred, and scaled to what is usual for its tensor."""
-    centred = torch.from_numpy((numbers.astype(np.float32) - 127.5) / 73.9)
+    """One byte for each value, centred and scaled."""
+    return _scaled_as((numbers.astype(np.float64) - 127.5) / 73.9, typical)
+
+
+def _scaled_as(numbers: NDArray[np.float64], typical: Update) -> dict[str, Tensor]:
+    """Numbers of variance 1, scaled to what is usual for each tensor."""
     found, start = {}, 0
     for name, tensor in typical.items():
-        part = centred[start : start + tensor.numel()].to(tensor.device, tensor.dtype)
+        part = torch.from_numpy(numbers[start : start + tensor.numel()].astype(np.float32))
         spread = float(tensor.double().pow(2).mean().sqrt())
-        found[name] = part.reshape(tensor.shape) * spread
+        found[name] = part.to(tensor.device, tensor.dtype).reshape(tensor.shape) * spread
         start += tensor.numel()
     return found
 

@@ -16,6 +16,10 @@ from quancrypt_fl.report.reading import collect
 pytest.importorskip("skimage", reason="SSIM is scikit-image's")
 
 FAST = ("attack", "inversion", "--model", "mlp", "--attack", "analytic", "--images", "4")
+COMMAND = (
+    "quancrypt attack inversion --dataset digits --model mlp --attack analytic --view plaintext "
+    "--view quantized --view ciphertext --view random --images 4"
+)
 VIEWS = ("--view", "plaintext", "--view", "quantized", "--view", "ciphertext", "--view", "random")
 
 
@@ -54,7 +58,7 @@ def test_pictures_and_table_are_written(folder: Path) -> None:
     assert (folder / document["pictures"][0]).read_bytes().startswith(b"\x89PNG")
     table = (folder / "table.md").read_text()
     assert "digits, mlp, attack analytic:" in table
-    assert "`quancrypt attack inversion --dataset digits --scale quick`" in table
+    assert f"`{COMMAND} --seed 5 --scale quick`" in table
 
 
 def test_checks_compare_ciphertexts_with_random_bytes(folder: Path) -> None:
@@ -82,9 +86,7 @@ def test_a_report_shows_the_tables(folder: Path) -> None:
     assert not found.problems
     (experiment,) = found.experiments
     assert experiment.title == "Gradient inversion, digits"
-    assert experiment.notes[-1].endswith(
-        "quancrypt attack inversion --dataset digits --scale quick"
-    )
+    assert experiment.notes[-1].endswith(f"{COMMAND} --seed 5 --scale quick")
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,49 @@ def test_an_interrupted_study_goes_on_where_it_was(
 def test_a_folder_belongs_to_one_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["attack", "membership", "--out", str(folder)]) == 2
     assert "name another folder for --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", [("--seed", "6"), ("--seed", "5", "--images", "2")], ids=str)
+def test_a_folder_belongs_to_one_seed_and_number_of_images(
+    folder: Path, capsys: pytest.CaptureFixture[str], other: tuple[str, ...]
+) -> None:
+    """Cells of other ones would replace what is there."""
+    before = (folder / "inversion.json").read_bytes()
+    assert run([*FAST, *VIEWS, "--out", str(folder), *other]) == 2
+    said = capsys.readouterr().err
+    assert "seed 5, images 4" in said
+    assert "name another folder for --out" in said
+    assert (folder / "inversion.json").read_bytes() == before
+
+
+def test_folders_are_named_after_what_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*FAST, "--view", "random", "--seed", "3", "--json"]) == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name == "inversion-digits-quick-mlp-analytic-random-4-images-seed-3"
+
+
+def test_what_is_encrypted_and_what_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The attack that gets nothing from an upload gets the image if encryption is switched off."""
+    views = [w for kind in ("unmasked", "decoded", "ciphertext", "random", "guess") for w in
+             ("--view", kind)]  # fmt: skip
+    images = [*FAST[:-1], "12"]
+    assert run([*images, *views, "--out", str(tmp_path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    figures = {t["view"]: t for t in document["targets"] if t["view"] != "guess"}
+    assert figures["unmasked"]["psnr"] > 40
+    assert figures["unmasked"]["ssim_above_guess"][0] > 0.2
+    assert figures["decoded"]["ssim_above_guess"][2] < 0
+    checks = {check["text"]: check["passed"] for check in document["checks"]}
+    assert len(checks) == 6
+    for text, passed in checks.items():
+        assert passed is not False
+        if "switched off" in text:
+            assert passed is True
 
 
 def test_a_cell_that_fails_is_status_1_and_the_others_count(

@@ -142,6 +142,6 @@ def test_views_have_names_of_their_own() -> None:
     keys = [view.key for view in ALL_VIEWS]
     assert len(set(keys)) == len(keys)
     assert {"plaintext", "quantized", "pruned", "aggregate", "ciphertext"} <= set(KINDS)
-    assert (len(FEW_VIEWS), len(FEWEST_VIEWS)) == (7, 4)
+    assert (len(FEW_VIEWS), len(FEWEST_VIEWS)) == (13, 5)
     assert FEW_VIEWS[0].kind == "plaintext"
     assert np.all([view.key.replace("-", "").isalnum() for view in ALL_VIEWS])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from quancrypt_fl.leakage.gradients import batch_statistics, gradient
 from quancrypt_fl.leakage.inversion.cosine import cosine_distance, search, total_variation
+from quancrypt_fl.leakage.inversion.sent import as_sent
 from quancrypt_fl.leakage.inversion.target import Budget, Target
 from quancrypt_fl.leakage.networks import first_linear
 from quancrypt_fl.leakage.views import Observation
@@ -65,7 +66,7 @@ def invert_analytically(target: Target, budget: Budget) -> tuple[Tensor, dict[st
         image = torch.where(known.reshape(target.shape), features.reshape(target.shape), middle)
         return target.boxed(image[None]), {"loss": 0.0, "restarts": 1}
     size = features[known].pow(2).mean().clamp(min=1e-20)
-    one = one and bool(known.any())
+    one = one and bool(known.any()) and not target.seen.epochs  # signs give no features
 
     def loss(images: Tensor) -> Tensor:
         collected: list[Tensor] = []
@@ -75,10 +76,13 @@ def invert_analytically(target: Target, budget: Budget) -> tuple[Tensor, dict[st
                 found = gradient(target.network, images, target.labels, graph=True)
         finally:
             handle.remove()
-        total = cosine_distance(found, target.seen) + budget.tv * total_variation(images)
+        sent = as_sent(found, target.network, target.seen)
+        total = cosine_distance(sent, target.seen.tensors) + budget.tv * total_variation(images)
         if one:
             total = total + (collected[0][0] - features)[known].pow(2).mean() / size
         for key, value in statistics.items():
+            if len(target.labels) > 1:  # several clients' statistics are not those of one batch
+                break
             if key not in target.seen.tensors:  # after local epochs they are those of many batches
                 continue
             seen = target.seen.tensors[key]

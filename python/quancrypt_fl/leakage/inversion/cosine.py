@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from quancrypt_fl.leakage.gradients import Update, gradient
+from quancrypt_fl.leakage.inversion.sent import as_sent
 from quancrypt_fl.leakage.inversion.target import Budget, Target
-from quancrypt_fl.leakage.views import Observation
 
 __all__ = ["cosine_distance", "invert_by_cosine", "search", "total_variation"]
 
@@ -30,21 +30,17 @@ def invert_by_cosine(target: Target, budget: Budget) -> tuple[Tensor, dict[str, 
 
     def loss(images: Tensor) -> Tensor:
         found = gradient(target.network, images, target.labels, graph=True)
-        distance = cosine_distance(found, target.seen)
+        distance = cosine_distance(as_sent(found, target.network, target.seen), target.seen.tensors)
         return distance + budget.tv * total_variation(images)
 
     return search(target, budget, loss)
 
 
-def cosine_distance(found: Update, seen: Observation) -> Tensor:
-    """``1 - cos`` of the angle between all parameters' gradients, over what was sent."""
-    inner, own, other = [], [], []
-    for name, values in found.items():
-        target = seen.tensors[name]
-        kept = values * seen.seen[name] if name in seen.seen else values
-        inner.append((kept * target).sum())
-        own.append(kept.pow(2).sum())
-        other.append(target.pow(2).sum())
+def cosine_distance(sent: Update, seen: Update) -> Tensor:
+    """``1 - cos`` of the angle between all parameters' gradients, as they are sent."""
+    inner = [(values * seen[name]).sum() for name, values in sent.items()]
+    own = [values.pow(2).sum() for values in sent.values()]
+    other = [seen[name].pow(2).sum() for name in sent]
     norms = torch.stack(own).sum().sqrt() * torch.stack(other).sum().sqrt()
     return 1 - torch.stack(inner).sum() / norms.clamp(min=1e-20)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from quancrypt_fl.leakage.gradients import gradient
-from quancrypt_fl.leakage.inversion.target import Budget, Target, residuals
+from quancrypt_fl.leakage.inversion.sent import as_sent
+from quancrypt_fl.leakage.inversion.target import Budget, Target
 
 __all__ = ["invert_by_dlg"]
 
@@ -45,8 +46,9 @@ def _descend(target: Target, start: Tensor, iterations: int, scale: float) -> tu
     def closure() -> Tensor:
         optimizer.zero_grad()
         found = gradient(target.network, images, target.labels, graph=True)
-        left = residuals(found, target.seen)
-        loss = torch.stack([t.pow(2).sum() for t in left.values()]).sum() / scale
+        sent = as_sent(found, target.network, target.seen)
+        left = [(values - target.seen.tensors[name]).pow(2).sum() for name, values in sent.items()]
+        loss = torch.stack(left).sum() / scale
         (images.grad,) = torch.autograd.grad(loss, images)
         return loss.detach()
 

@@ -19,6 +19,7 @@ from quancrypt_fl.leakage.inversion.views import (
     FEW_VIEWS,
     FEWEST_VIEWS,
     KINDS,
+    REFERENCES,
     chosen_views,
 )
 from quancrypt_fl.leakage.networks import BATCH_STATISTICS, NETWORKS
@@ -28,7 +29,7 @@ __all__ = ["DATASETS", "InversionStudy", "inversion_study"]
 
 DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10")
 
-_DEFAULT_NETWORKS = {"cifar10": ("lenet", "resnet18")}
+_DEFAULT_NETWORKS = {"cifar10": ("lenet", "resnet18"), "digits": ("lenet", "cnn", "mlp")}
 _SLOW = ("resnet18", "resnet18-batch", "alexnet")  # minutes an image on a CPU
 _TV = 0.001  # larger ones blur more than they help in so few steps
 
@@ -40,8 +41,8 @@ _BUDGETS: Mapping[str, Mapping[str, Budget]] = {
     },
     "standard": {
         "dlg": Budget(restarts=2, iterations=800),
-        "cosine": Budget(restarts=1, iterations=600, tv=_TV),
-        "analytic": Budget(restarts=1, iterations=600, tv=_TV),
+        "cosine": Budget(restarts=2, iterations=600, tv=_TV),
+        "analytic": Budget(restarts=2, iterations=600, tv=_TV),
     },
     "paper": {
         "dlg": Budget(restarts=8, iterations=6000),
@@ -52,9 +53,11 @@ _BUDGETS: Mapping[str, Mapping[str, Budget]] = {
 """At paper scale, the published budget: 8 restarts, 24,000 iterations, total variation 0.1."""
 
 _SLOW_ITERATIONS = {"quick": 600, "standard": 800, "paper": 24_000}
-_SLOW_IMAGES = {"quick": 1, "standard": 1, "paper": 20}
+_SLOW_RESTARTS = {"quick": 1, "standard": 1, "paper": 8}
+_SLOW_IMAGES = {"quick": 1, "standard": 3, "paper": 20}
 _IMAGES = {"quick": 3, "standard": 6, "paper": 100}
 _IMAGES_OF_DIGITS = {"quick": 6, "standard": 12, "paper": 100}
+_TIMES_REFERENCES = {"quick": 2, "standard": 4, "paper": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,21 @@ class InversionStudy:
     @property
     def command(self) -> str:
         """What a user types."""
-        return f"attack inversion --dataset {self.dataset}"
+        given = [("model", self.networks), ("attack", self.attacks), ("view", self.kinds)]
+        options = [f" --{name} {value}" for name, values in given for value in values]
+        images = "" if self.images is None else f" --images {self.images}"
+        return f"attack inversion --dataset {self.dataset}{''.join(options)}{images}"
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What all cells depend on, so that a folder is for one of it."""
+        return {"images": self.images}
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """What is left out is not in the name of a folder."""
+        images = () if self.images is None else (f"{self.images}-images",)
+        return (*self.networks, *self.attacks, *self.kinds, *images)
 
     @property
     def title(self) -> str:
@@ -110,9 +127,9 @@ class InversionStudy:
                         "dataset": self.dataset,
                         "network": network,
                         "attack": attack,
-                        "view": asdict(view),
+                        "view": view.described(),
                         "budget": asdict(_budget(network, attack, plan.scale)),
-                        "images": self.images or _images(self.dataset, network, plan.scale),
+                        "images": self.images or _images(self.dataset, network, view, plan.scale),
                         "seed": seed,
                     }
                     found.append(MeasuringCell(key, key, measure, parameters, seed=seed))
@@ -135,8 +152,10 @@ class InversionStudy:
 
 
 def _attacks_on(network: str, scale: str) -> tuple[str, ...]:
-    """L-BFGS needs a network that is twice differentiable, which ReLU and max-pool are not."""
-    if network in _SLOW and scale == "quick":
+    """By default. L-BFGS is for networks that are twice differentiable, which ReLU is not."""
+    if network == "mlp":  # of which the analytic attack needs no search
+        return ("analytic",)
+    if network in _SLOW and scale != "paper":
         return ("cosine",)
     return tuple(ATTACKS) if network == "lenet" else ("cosine", "analytic")
 
@@ -146,19 +165,22 @@ def _views_of(dataset: str, network: str, scale: str) -> tuple[View, ...]:
     if scale == "paper":
         return ALL_VIEWS
     if network in _SLOW:
-        return FEWEST_VIEWS if scale == "quick" else FEW_VIEWS
+        return FEWEST_VIEWS
     return FEW_VIEWS if scale == "quick" and dataset != "digits" else ALL_VIEWS
 
 
 def _budget(network: str, attack: str, scale: str) -> Budget:
     budget = _BUDGETS[scale][attack]
-    return replace(budget, iterations=_SLOW_ITERATIONS[scale]) if network in _SLOW else budget
+    if network not in _SLOW:
+        return budget
+    return replace(budget, iterations=_SLOW_ITERATIONS[scale], restarts=_SLOW_RESTARTS[scale])
 
 
-def _images(dataset: str, network: str, scale: str) -> int:
+def _images(dataset: str, network: str, view: View, scale: str) -> int:
     if network in _SLOW:
         return _SLOW_IMAGES[scale]
-    return (_IMAGES_OF_DIGITS if dataset == "digits" else _IMAGES)[scale]
+    usual = (_IMAGES_OF_DIGITS if dataset == "digits" else _IMAGES)[scale]
+    return usual * (_TIMES_REFERENCES[scale] if view.kind in REFERENCES else 1)
 
 
 def inversion_study(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quancrypt_fl.leakage.gradients import Update
 from quancrypt_fl.leakage.networks import last_linear
 from quancrypt_fl.leakage.views import Observation
 
-__all__ = ["Attack", "Budget", "Target", "inferred_labels", "residuals"]
+__all__ = ["Attack", "Budget", "Target", "inferred_labels"]
+
+Shape = tuple[int, int, int]
+
+_NOISE_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class Target:
     labels: Tensor
     low: Tensor
     high: Tensor
-    shape: tuple[int, int, int]
+    shape: Shape
     seed: int
 
     def starts(self, restarts: int) -> Iterator[Tensor]:
@@ -81,45 +84,34 @@ Attack = Callable[[Target, Budget], tuple[Tensor, dict[str, Any]]]
 """From a target to images (images, channels, height, width) and facts about the search."""
 
 
-def inferred_labels(network: nn.Module, seen: Observation, images: int, classes: int) -> Tensor:
+def inferred_labels(
+    network: nn.Module, seen: Observation, images: int, low: Tensor, high: Tensor, shape: Shape
+) -> Tensor:
     """Labels of a batch, by the gradient of the last layer's biases, shape (images,).
 
     ``db_c = mean(p_c) - n_c / images``. For one image the label is where ``db`` is smallest (Zhao
-    et al., iDLG, 2020). For more, ``n_c / images`` is estimated with the probabilities that the
-    network gives to noise, and rounded by largest remainders.
+    et al., iDLG, 2020). For more, ``n_c / images`` is estimated with the mean probabilities that
+    the network gives to images of noise, and rounded by largest remainders.
+
+    Parameters
+    ----------
+    network, seen, low, high, shape
+        See :class:`Target`.
+    images
+        How many.
     """
     name, _ = last_linear(network)
     slope = seen.tensors[f"{name}.bias"].detach().double().cpu()
     if images == 1:
         return slope.argmin().reshape(1)
-    # With fresh weights, outputs depend little on the image: uniform probabilities serve.
-    shares = (1.0 / classes - slope).clamp(min=0)
+    # With fresh weights, outputs depend little on the image: those of noise serve.
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.rand((_NOISE_IMAGES, *shape), generator=rng).to(low.device, low.dtype)
+    with torch.no_grad():
+        scores = torch.cat([network((low + one * (high - low))[None]) for one in noise])
+    shares = (scores.double().softmax(dim=1).mean(dim=0).cpu() - slope).clamp(min=0)
     shares = shares / shares.sum().clamp(min=1e-12) * images
     counts = shares.floor()
     rest = int(images - counts.sum())
     counts[(shares - counts).argsort(descending=True)[:rest]] += 1
-    return torch.repeat_interleave(torch.arange(classes), counts.long())
-
-
-def residuals(found: Update, seen: Observation) -> Mapping[str, Tensor]:
-    """Differences between a guess's gradient and what is seen, zero where nothing can be told.
-
-    That is where nothing was sent, and where a clipped value lies at its bound and the guess's
-    beyond it. Where updates are clipped as a whole, so is the guess's.
-    """
-    left = {}
-    if seen.norm is not None:
-        norm = torch.stack([values.pow(2).sum() for values in found.values()]).sum().sqrt()
-        scale = seen.norm / norm.clamp(min=seen.norm)
-        found = {name: values * scale for name, values in found.items()}
-    for name, values in found.items():
-        target = seen.tensors[name]
-        difference = values - target
-        if name in seen.bounds:
-            edge = seen.bounds[name] * (1 - 1e-4)
-            beyond = (target.abs() >= edge) & (difference * target.sign() > 0)
-            difference = torch.where(beyond, torch.zeros_like(difference), difference)
-        if name in seen.seen:
-            difference = difference * seen.seen[name]
-        left[name] = difference
-    return left
+    return torch.repeat_interleave(torch.arange(len(counts)), counts.long())

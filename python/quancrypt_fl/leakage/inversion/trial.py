@@ -61,14 +61,16 @@ class _Trial:
         # L-BFGS gains from double precision, and LeNet is small enough for it.
         self._dtype = torch.float64 if name == "lenet" else torch.float32
         self._shape, self._classes = dataset.image_shape, dataset.classes
+        self._others = dataset.test  # which the attacker may have
         low, high = _pixel_range(dataset)
         chosen = _chosen(dataset, int(parameters["images"]), self._view.clients, self._seed)
         images = torch.from_numpy(dataset.train.images[chosen])
-        if name == "lenet":  # the attack papers give it pixels in [0, 1]
-            images, low, high = (images - low) / (high - low), low * 0, low * 0 + 1
-        self._images = self._placed(images)
+        # The attack papers give LeNet pixels in [0, 1].
+        unit = name == "lenet"
+        self._shift, self._factor = (low, high - low) if unit else (low * 0, low * 0 + 1)
+        self._low, self._high = self._scaled(low), self._scaled(high)
+        self._images = self._scaled(images)
         self._labels = torch.from_numpy(dataset.train.labels[chosen]).to(self._device)
-        self._low, self._high = self._placed(low), self._placed(high)
         built = attacked_network(name, self._shape, self._classes, self._seed)
         self._network: nn.Module = built.to(self._device, self._dtype)
 
@@ -99,14 +101,27 @@ class _Trial:
             "pictures": pictures,
         }
 
+    def _guess(self, labels: Tensor, start: int) -> tuple[Tensor, float, int]:
+        """What somebody says who sees nothing: the mean of other images, or some of them."""
+        count = len(labels)
+        rng = generator(derive_seed(self._seed, "guess", start), "others")
+        chosen = rng.choice(len(self._others), count)
+        images = self._others.images[chosen] if count > 1 else self._others.images.mean(0)[None]
+        right = _common(self._others.labels[chosen].tolist(), labels.tolist()) / count
+        return self._scaled(torch.from_numpy(images)), right, 0
+
     def _batch(self, images: Tensor, labels: Tensor, start: int) -> tuple[Tensor, float, int]:
         """Reconstructions of the images of ``clients`` clients, right labels, bytes sent."""
+        if self._view.kind == "guess":
+            return self._guess(labels, start)
         updates = [self._update(images[i : i + 1], labels[i : i + 1]) for i in range(len(images))]
         seed = derive_seed(self._seed, "inversion", start)
         seen = observe(
             self._view, updates, dict(self._network.named_parameters()), self._typical(), seed
         )
-        inferred = inferred_labels(self._network, seen, len(images), self._classes)
+        inferred = inferred_labels(
+            self._network, seen, len(images), self._low, self._high, self._shape
+        )
         right = _common(inferred.tolist(), labels.tolist()) / len(images)
         target = Target(
             self._network,
@@ -130,6 +145,10 @@ class _Trial:
         noise = self._placed(torch.rand((1, *self._shape), generator=rng))
         label = torch.zeros(1, dtype=torch.int64, device=self._device)
         return update_of(self._network, self._low + noise * (self._high - self._low), label)
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """Images as the network gets them."""
+        return self._placed((images - self._shift) / self._factor)
 
     def _placed(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, self._dtype)
