@@ -55,21 +55,27 @@ def inversion(
         list[str] | None,
         typer.Option(
             help="lenet, cnn, resnet18, resnet18-batch, mlp or alexnet; may be repeated.",
-            show_default="lenet and cnn; cifar10: lenet and resnet18",
+            show_default="lenet and cnn, of digits mlp too; cifar10: lenet and resnet18",
         ),
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(help="dlg, cosine or analytic; may be repeated.", show_default="all"),
+        typer.Option(help="dlg, cosine or analytic; may be repeated.", show_default="by model"),
     ] = None,
     view: Annotated[
         list[str] | None,
         typer.Option(
-            help="plaintext, quantized, aggregate, ...; may be repeated.", show_default="all"
+            help="plaintext, difference, clipped, quantized, pruned, all-layers, noise, "
+            "aggregate, unmasked, decoded, ciphertext, random or guess; may be repeated.",
+            show_default="all; fewer where they would take hours",
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="Images for each figure.", show_default="by scale")
+        int | None,
+        typer.Option(
+            help="Images for each figure, 1 to 1,000; of sums whole groups of clients.",
+            show_default="by scale",
+        ),
     ] = None,
     data_dir: DataSets = None,
     scale: Scale = "quick",
@@ -104,11 +110,14 @@ def membership(
     dataset: DataSet = "digits",
     model: Annotated[
         str | None,
-        typer.Option(help="cnn, mlp or alexnet.", show_default="cnn; digits: mlp"),
+        typer.Option(help="cnn, mlp, alexnet or resnet18.", show_default="cnn; digits: mlp"),
     ] = None,
     members: Annotated[
         int | None,
-        typer.Option(help="Samples that are trained on.", show_default="by data set"),
+        typer.Option(
+            help="Samples that are trained on, 20 to half of the training set.",
+            show_default="by data set",
+        ),
     ] = None,
     shadows: Annotated[
         int | None,

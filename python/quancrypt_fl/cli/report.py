@@ -63,6 +63,7 @@ def report(
                 "report": str(path),
                 "bytes": len(page),
                 "runs": [run.summary() for run in found.runs],
+                "experiments": [experiment.title for experiment in found.experiments],
                 "problems": [{"file": p.file, "reason": p.reason} for p in found.problems],
             }
         )
@@ -70,7 +71,10 @@ def report(
         for problem in found.problems:
             line = f"quancrypt: left out: {problem.file}: {problem.reason}"
             print(printable(line), file=sys.stderr)
-        print(printable(f"{path}: {counted(len(found.runs), 'run')}, {len(page):,} bytes"))
+        parts = [counted(len(found.runs), "run")] if found.runs else []
+        if found.experiments:
+            parts.append(counted(len(found.experiments), "experiment"))
+        print(printable(f"{path}: {', '.join(parts)}, {len(page):,} bytes"))
     if show:
         _open(path)
 

@@ -99,7 +99,7 @@ def collect(folder: Path) -> Findings:
                 found.runs.append(parse_run(document, name))
             else:
                 index = len(found.experiments) + 1
-                leaks = parse_leaks(document)
+                leaks = parse_leaks(document, name)
                 found.experiments.append(parse_experiment(document, name, index))
                 found.leaks += leaks
         except UntrustedError as error:
@@ -119,7 +119,10 @@ def _has_results(folder: Path, place: Path) -> bool:
 
 def _nothing(problems: Sequence[Problem]) -> str:
     if not problems:
-        return f"no {RESULTS} in it or below; `quancrypt simulate --out` writes one"
+        return (
+            f"no {RESULTS} and no experiment.json in it or below; `quancrypt simulate`, "
+            "`experiment` and `attack` write them"
+        )
     first = problems[0]
     return f"nothing readable in it or below; {first.file}: {first.reason}"
 

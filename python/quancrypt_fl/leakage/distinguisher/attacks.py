@@ -1,4 +1,7 @@
-"""Distinguishers: each is given the same things in every setting, and says 0 or 1."""
+"""Distinguishers against the small encryption of :mod:`~quancrypt_fl.leakage.distinguisher.rlwe`.
+
+Each is given the same things in every setting, and says 0 or 1.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from quancrypt_fl.leakage.distinguisher.classifier import byte_features, classified
 from quancrypt_fl.leakage.distinguisher.rlwe import (
     GUARD_BITS,
     Ciphertext,
@@ -21,15 +22,13 @@ from quancrypt_fl.leakage.distinguisher.rlwe import (
     divide,
     multiply,
 )
-from quancrypt_fl.protect import Channel
 
-__all__ = ["GAMES", "play_bytes", "play_package", "success"]
+__all__ = ["GAMES", "play", "play_bytes", "success"]
 
 Integers = NDArray[np.int64]
 Guess = Callable[[Ciphertext, Ciphertext, Integers, Sequence[Integers]], int]
 
 _Q_MAX = 127
-_VALUES = 500  # of an update of the package
 _LEVEL = 0.999  # several figures are to hold together
 
 
@@ -84,48 +83,12 @@ def play(setting: Setting, attack: str, trials: int, rng: np.random.Generator) -
 
 
 def play_bytes(setting: Setting, trials: int, rng: np.random.Generator) -> int:
-    """How often a classifier is right that has seen as many ciphertexts of each message."""
+    """How often a classifier is right that has seen as many ciphertexts with their messages."""
     encryptor, choices = Encryptor(setting, rng), messages()
-    truth = rng.permutation(np.arange(2 * trials) % 2)
+    truth = rng.integers(0, 2, 2 * trials)  # independent, as exact intervals ask for
     rows = [encryptor.encrypt(choices[b]) for b in truth]
     data = [np.concatenate([r.c0, r.c1]).astype("<u4").tobytes() for r in rows]
-    return _classified(data, truth)
-
-
-def play_package(trials: int, rng: np.random.Generator) -> int:
-    """The same game with serialized uploads of the native package, headers included."""
-    channel = Channel(bits=8, max_weight=16, security=128, values=_VALUES)
-    client = channel.client()
-    truth = rng.permutation(np.arange(2 * trials) % 2)
-    data = []
-    for b in truth:
-        update = {"update": np.full(_VALUES, 1.0 if b else -1.0, dtype=np.float32)}
-        data.append(client.protect(update, {"update": 1.0}, 0).data)
-    return _classified(data, truth)
-
-
-def _classified(data: Sequence[bytes], truth: NDArray[np.int64]) -> int:
-    """Right answers on the second half, learned on the first: bytes, and how often each is there.
-
-    Lengths that differ would tell the messages apart by themselves: they are a feature too.
-    """
-    shortest = min(len(item) for item in data)
-    table = np.stack(
-        [
-            np.concatenate(
-                [
-                    np.frombuffer(item[:shortest], dtype=np.uint8).astype(np.float64),
-                    np.bincount(np.frombuffer(item, dtype=np.uint8), minlength=256),
-                    [len(item)],
-                ]
-            )
-            for item in data
-        ]
-    )
-    half = len(table) // 2
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.01))
-    classifier.fit(table[:half], truth[:half])
-    return int((classifier.predict(table[half:]) == truth[half:]).sum())
+    return classified(byte_features(data), truth)
 
 
 def success(right: int, trials: int) -> tuple[float, float, float]:

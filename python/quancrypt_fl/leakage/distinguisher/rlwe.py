@@ -49,8 +49,8 @@ class Setting:
     ----------
     noise
         Whether ``e`` is there.
-    fresh_seed
-        Whether every ciphertext has a ``c1`` of its own.
+    seed_uses
+        How many ciphertexts have one ``c1``; 0: all of them.
     exact
         Whether a published decryption is the exact message; otherwise it is that of slots, in
         floating point, with the noise in it.
@@ -58,14 +58,15 @@ class Setting:
 
     name: str
     noise: bool = True
-    fresh_seed: bool = True
+    seed_uses: int = 1
     exact: bool = True
 
 
 SOUND = Setting(name="sound")
 BROKEN = (
     Setting(name="noise off", noise=False),
-    Setting(name="seed used twice", fresh_seed=False),
+    Setting(name="seed used twice", seed_uses=2),
+    Setting(name="one seed for all", seed_uses=0),
     Setting(name="slots decrypted with noise", exact=False),
 )
 
@@ -85,12 +86,13 @@ class Encryptor:
     def __init__(self, setting: Setting, rng: np.random.Generator) -> None:
         self._setting, self._rng = setting, rng
         self._secret = rng.integers(-1, 2, N)
-        self._c1 = rng.integers(0, P, N)
+        self._c1, self._uses = rng.integers(0, P, N), 0
 
     def encrypt(self, message: Integers) -> Ciphertext:
         """Encrypt coefficients in [0, P); publish the decryption as the setting has it."""
-        if self._setting.fresh_seed:
-            self._c1 = self._rng.integers(0, P, N)
+        if self._uses == self._setting.seed_uses and self._uses:
+            self._c1, self._uses = self._rng.integers(0, P, N), 0
+        self._uses += 1
         error = np.zeros(N, dtype=np.int64)
         if self._setting.noise:
             bits = self._rng.integers(0, 2, (2, _BINOMIAL, N))

@@ -14,7 +14,7 @@ from quancrypt_fl.leakage.views import View, observe
 from quancrypt_fl.seeds import derive_seed
 from quancrypt_fl.training import Trainer, TrainingOptions
 
-__all__ = ["Federation", "History", "Pool", "Weights"]
+__all__ = ["Federation", "History", "Pool", "Weights", "clients_of"]
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -37,6 +37,14 @@ class Pool:
     samples: Samples
     member: NDArray[np.bool_]
     client: NDArray[np.int64]
+
+
+def clients_of(member: NDArray[np.bool_], clients: int) -> NDArray[np.int64]:
+    """The client of each sample of a pool, by turns: as many of its members as of the others."""
+    found = np.empty(len(member), dtype=np.int64)
+    for kind in (member, ~member):
+        found[kind] = np.arange(int(kind.sum())) % clients
+    return found
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,10 @@ class Federation:
     batch_size: int = 32
     lr: float = 1e-3
 
-    def trainer(self, dataset: ImageDataset, seed: int) -> Trainer:
+    def trainer(self, dataset: ImageDataset, seed: int, device: str = "cpu") -> Trainer:
         """Weight decay is off: the models are to overfit."""
         options = TrainingOptions(self.lr, 0.0, self.batch_size, self.local_epochs)
-        return Trainer(self.model, dataset, options, seed)
+        return Trainer(self.model, dataset, options, seed, device)
 
     def train(
         self, trainer: Trainer, pool: Pool, view: View, seed: int, *, keep: bool = True

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_curve
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy.stats import norm
 
-from quancrypt_fl.seeds import generator
+from quancrypt_fl.leakage.membership.logistic import log_odds
 
-__all__ = [
-    "Quality",
-    "auc_interval",
-    "learned",
-    "learned_by_halves",
-    "lira_offline",
-    "lira_online",
-    "loss_threshold",
-    "quality",
-    "shadow_classifier",
-]
+__all__ = ["lira_offline", "lira_online", "loss_threshold", "shadow_classifier"]
 
 Values = NDArray[np.float64]
 Marks = NDArray[np.bool_]
 
-_RESAMPLES = 1000
+_ENOUGH_OF_A_CLASS = 10  # members, and others, over all shadow models: fewer teach nothing
 _SMALLEST_SPREAD = 1e-3
 _FEW_SHADOWS = 32  # below, LiRA's variance is that of all samples together
 
@@ -39,8 +23,13 @@ def loss_threshold(loss: Values) -> Values:
     return -loss
 
 
-def shadow_classifier(shadow: Values, inside: Marks, target: Values) -> Values:
-    """Shokri et al. (S&P 2017): a classifier learns from shadow models whose members are known.
+def shadow_classifier(
+    shadow: Values, inside: Marks, target: Values, labels: NDArray[np.int64]
+) -> Values:
+    """Shokri et al. (S&P 2017): classifiers learn from shadow models whose members are known.
+
+    One for each class of the samples; where shadow models have fewer than 10 members or 10 others
+    of a class, the one that learned from all classes.
 
     Parameters
     ----------
@@ -49,9 +38,22 @@ def shadow_classifier(shadow: Values, inside: Marks, target: Values) -> Values:
         each, (models, samples).
     target
         Evidence of the attacked model, (samples, features).
+    labels
+        Class of each sample, (samples,).
     """
-    flat = shadow.reshape(-1, shadow.shape[-1])
-    return learned(flat, inside.ravel(), target)
+    found = _learned(shadow, inside, target)
+    for label in np.unique(labels):
+        mine = labels == label
+        marks = inside[:, mine]
+        if min(marks.sum(), (~marks).sum()) >= _ENOUGH_OF_A_CLASS:
+            found[mine] = _learned(shadow[:, mine], marks, target[mine])
+    return found
+
+
+def _learned(shadow: Values, inside: Marks, target: Values) -> Values:
+    flat = shadow.reshape(1, -1, shadow.shape[-1])
+    found: Values = log_odds(flat, inside.ravel(), target[None])[0]
+    return found
 
 
 def lira_online(confidence: Values, inside: Marks, target: Values) -> Values:
@@ -96,102 +98,3 @@ def _moments(confidence: Values, chosen: Marks) -> tuple[Values, Values]:
     else:
         spread = np.sqrt(square.sum(axis=0) / np.maximum(count - 1, 1))
     return mean, np.maximum(spread, _SMALLEST_SPREAD)
-
-
-def learned(known: Values, member: Marks, asked: Values) -> Values:
-    """Log-odds of membership by a logistic regression on standardised features."""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
-    classifier.fit(_finite(known), member)
-    return np.asarray(classifier.decision_function(_finite(asked)), dtype=np.float64)
-
-
-def learned_by_halves(evidence: Values, member: Marks, seed: int) -> Values:
-    """An attacker who knows the membership of one half asks about the other, and the reverse.
-
-    Scores are ranks in [0, 1] within each half, so that two classifiers can be compared.
-
-    Parameters
-    ----------
-    evidence, member
-        (samples, features) and (samples,).
-    seed
-        Decides the halves, each with half of the members and half of the others.
-    """
-    rng = generator(seed, "membership-halves")
-    half = np.zeros(len(member), dtype=np.bool_)
-    for kind in (True, False):
-        places = rng.permutation(np.flatnonzero(member == kind))
-        half[places[: len(places) // 2]] = True
-    scores = np.empty(len(member))
-    for asked in (half, ~half):
-        found = learned(evidence[~asked], member[~asked], evidence[asked])
-        scores[asked] = rankdata(found) / len(found)
-    return scores
-
-
-def _finite(values: Values) -> Values:
-    return np.nan_to_num(values, nan=0.0, posinf=1e6, neginf=-1e6)
-
-
-# --- how good a score is ---
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What a score achieves.
-
-    Attributes
-    ----------
-    auc, low, high
-        Area under the ROC curve with its 95 % bootstrap interval.
-    advantage
-        Largest true minus false positive rate over all thresholds (Yeom et al.).
-    tpr
-        True positive rate at false positive rates of 0.01 and 0.001.
-    curve
-        False and true positive rates, for the plot.
-    """
-
-    auc: float
-    low: float
-    high: float
-    advantage: float
-    tpr: tuple[float, float]
-    curve: tuple[Values, Values]
-
-
-def quality(score: Values, member: Marks, seed: int) -> Quality:
-    """Judge a score against the truth, both of shape (samples,)."""
-    false, true, _ = roc_curve(member, score)
-    low, high = auc_interval(score, member, seed)
-    rates = tuple(float(true[np.searchsorted(false, x, side="right") - 1]) for x in (0.01, 0.001))
-    return Quality(
-        _auc(score[member], score[~member]),
-        low,
-        high,
-        float((true - false).max()),
-        (rates[0], rates[1]),
-        (false, true),
-    )
-
-
-def auc_interval(
-    score: Values, member: Marks, seed: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap of the AUC: members and others are drawn anew, each by themselves."""
-    rng = generator(seed, "auc-bootstrap")
-    inner, outer = score[member], score[~member]
-    drawn = [
-        _auc(rng.choice(inner, len(inner)), rng.choice(outer, len(outer)))
-        for _ in range(_RESAMPLES)
-    ]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _auc(inner: Values, outer: Values) -> float:
-    """Share of pairs in which the member has the larger score; a tie counts half."""
-    ordered = np.sort(outer)
-    below = np.searchsorted(ordered, inner, side="left")
-    equal = np.searchsorted(ordered, inner, side="right") - below
-    return float((below + equal / 2).mean() / len(outer))

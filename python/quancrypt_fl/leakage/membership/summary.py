@@ -1,80 +1,87 @@
-"""Figures of finished membership cells: every score on every view, tables, what must hold."""
+"""Figures of finished membership cells: every score on every view."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quancrypt_fl.experiments.summary import check
-from quancrypt_fl.leakage.membership.scores import (
-    Quality,
-    auc_interval,
+from quancrypt_fl.leakage.membership.federation import clients_of
+from quancrypt_fl.leakage.membership.halves import (
+    chance_by_halves,
     learned_by_halves,
+    refitted_interval,
+)
+from quancrypt_fl.leakage.membership.quality import Quality, quality
+from quancrypt_fl.leakage.membership.scores import (
     lira_offline,
     lira_online,
     loss_threshold,
-    quality,
     shadow_classifier,
 )
+from quancrypt_fl.leakage.membership.tables import (
+    DELTA,
+    ROUND_1,
+    TRAININGS,
+    checks_of,
+    notes_of,
+    tables_of,
+)
 
-__all__ = ["curves_of", "summarize_membership"]
+__all__ = ["curves_of", "shadow_key", "summarize_membership"]
 
 Documents = Mapping[str, Mapping[str, Any]]
-Scored = tuple[str, str, str, NDArray[np.float64], Mapping[str, Any]]
+Labels = NDArray[np.int64]
+Values = NDArray[np.float64]
 
-_OVERFITTED_AUC = 0.6
-_CHANCE_LEVEL = 0.99
-_HEAD = ("view", "training", "attack", "AUC", "95 % interval", "advantage", "TPR at 1 % FPR",
-         "TPR at 0.1 % FPR")  # fmt: skip
-_TRAININGS = {
-    "clear": "in the clear",
-    "layers": "pruned 50 %, clipped, 8 bits",
-    "noise": "clipped to norm 1, noise 0.05",
-}
 _CURVE_POINTS = 200
-_DELTA = 1e-5
+_FEWEST_SHADOWS = 2
 
 
-def summarize_membership(documents: Documents, seed: int) -> dict[str, Any]:
-    """The summary of an experiment of kind ``leakage``, from documents of finished cells by id."""
+@dataclass(frozen=True)
+class _Scored:
+    """One attack on one view: scores of all samples, and what they were learned from by halves."""
+
+    view: str
+    training: str
+    attack: str
+    score: Values
+    features: Values | None = None
+
+
+def summarize_membership(documents: Documents, labels: Labels | None, seed: int) -> dict[str, Any]:
+    """The summary of an experiment of kind ``leakage``.
+
+    Parameters
+    ----------
+    documents
+        Of finished cells by id.
+    labels
+        Class of each sample of the pool; None: no target is finished.
+    seed
+        Decides halves and resamples.
+    """
     views, curves = [], []
-    for view, training, attack, score, target in _scored(documents, seed):
-        member = np.array(target["member"])
-        found = quality(score, member, seed)
-        views.append(_view(view, training, attack, found, target))
-        views[-1]["epsilon"] = _epsilon(documents[f"target-{training}"]["parameters"])
-        if view == "ciphertext":
-            low, high = auc_interval(score, member, seed, _CHANCE_LEVEL)
-            views[-1]["auc_ci_99"] = [low, high]
-        curves.append(_curve(view, training, attack, found))
+    for scored in _scored(documents, labels, seed):
+        document = documents[f"target-{scored.training}"]
+        found, at_chance = _judged(scored, document["results"], seed)
+        views.append(_view(scored, found, at_chance, document))
+        curves.append(_curve(scored, found))
+    shadows = {training: len(_shadows(documents, training)) for training in TRAININGS}
     return {
         "kind": "leakage",
         "rows": views,
         "views": views,
-        "tables": _tables(views, documents) if views else [],
-        "checks": _checks(views),
-        "notes": list(_NOTES) if views else [],
+        "tables": tables_of(views) if views else [],
+        "checks": checks_of(views),
+        "notes": notes_of(shadows) if views else [],
         "curves": curves,
         "figure": [],
     }
-
-
-_NOTES = (
-    "Half of the pool was trained on. Intervals are percentiles of 1,000 bootstrap samples of "
-    "members and of the others.",
-    "Models are overfitted on purpose. Shadow models are trained as the target is, on other halves "
-    "of the same pool, in the clear.",
-    "The attack on updates knows the membership of half of the samples and is asked about the "
-    "other half, and the reverse. On ciphertexts it reads the bytes of round 1 as numbers, and "
-    "knows the first global weights.",
-    f"epsilon: differential privacy of one client towards whoever sees sums and models, at delta = "
-    f"{_DELTA:g}; above 10 or so it promises next to nothing.",
-    "With fewer than 1,000 non-members, a false positive rate of 0.1 % means none at all.",
-)
 
 
 def curves_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -82,62 +89,112 @@ def curves_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(summary["curves"])
 
 
-def _scored(documents: Documents, seed: int) -> Iterator[Scored]:
-    """View, training, attack, scores of all samples, and the results of the target."""
-    shadows = [d["results"] for id_, d in documents.items() if id_.startswith("shadow-")]
-    for training in _TRAININGS:
+def shadow_key(training: str) -> str:
+    """What ids of the shadow models of a training begin with; a number follows."""
+    return "shadow" if training == "clear" else f"shadow-{training}"
+
+
+def _shadows(documents: Documents, training: str) -> list[Mapping[str, Any]]:
+    """Results of the shadow models of a training."""
+    key = shadow_key(training)
+    return [d["results"] for id_, d in documents.items() if id_.rpartition("-")[0] == key]
+
+
+def _scored(documents: Documents, labels: Labels | None, seed: int) -> Iterator[_Scored]:
+    for training in TRAININGS:
         document = documents.get(f"target-{training}")
-        if document is None:
+        if document is None or labels is None:
             continue
         target = document["results"]
-        for attack, score in _on_final_model(target, shadows):
-            yield "final", training, attack, score, target
+        for attack, score in _on_final_model(target, _shadows(documents, training), labels):
+            yield _Scored("final", training, attack, score)
         losses = np.array(target["rounds"])
-        yield "rounds", training, "loss", loss_threshold(losses.mean(axis=0)), target
+        yield _Scored("rounds", training, "loss", loss_threshold(losses.mean(axis=0)))
         member = np.array(target["member"])
         for view, evidence in target["updates"].items():
             values = np.array(evidence)
-            features = np.concatenate([values.mean(axis=1), values[:, -1]], axis=1)
-            yield view, training, "updates", learned_by_halves(features, member, seed), target
+            seen = [("updates", values)]
+            if view == "single" and training == "clear":
+                seen.append((ROUND_1, values[:, :1]))  # what the row of ciphertexts is held against
+            for attack, rounds in seen:
+                features = _update_features(rounds)
+                score = learned_by_halves(features, member, seed)
+                yield _Scored(view, training, attack, score, features)
 
 
 def _on_final_model(
-    target: Mapping[str, Any], shadows: list[Mapping[str, Any]]
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    target: Mapping[str, Any], shadows: list[Mapping[str, Any]], labels: Labels
+) -> Iterator[tuple[str, Values]]:
     facts = {name: np.array(values) for name, values in target["facts"].items()}
     yield "loss", loss_threshold(facts["loss"])
-    if len(shadows) < 2:
+    if len(shadows) < _FEWEST_SHADOWS:
         return
     inside = np.array([shadow["member"] for shadow in shadows])
-    evidence = np.stack([_features(shadow["facts"]) for shadow in shadows])
-    yield "shadow", shadow_classifier(evidence, inside, _features(target["facts"]))
+    evidence = np.stack([_model_features(shadow["facts"]) for shadow in shadows])
+    asked = _model_features(target["facts"])
+    yield "shadow", shadow_classifier(evidence, inside, asked, labels)
     confidence = np.array([shadow["facts"]["confidence"] for shadow in shadows])
     yield "lira-online", lira_online(confidence, inside, facts["confidence"])
     yield "lira-offline", lira_offline(confidence, inside, facts["confidence"])
 
 
-def _features(facts: Mapping[str, Any]) -> NDArray[np.float64]:
+def _model_features(facts: Mapping[str, Any]) -> Values:
     """Largest probabilities, loss, and whether the answer is right, (samples, 5)."""
     return np.column_stack([np.array(facts["top"]), facts["loss"], facts["right"]])
 
 
+def _update_features(evidence: Values) -> Values:
+    """From (samples, rounds, 3): the mean over rounds and the last, (samples, 6); of one round 3.
+
+    The same for every view: with one round, mean and last are the same.
+    """
+    if evidence.shape[1] == 1:
+        return evidence[:, 0]
+    return np.concatenate([evidence.mean(axis=1), evidence[:, -1]], axis=1)
+
+
+def _judged(
+    scored: _Scored, target: Mapping[str, Any], seed: int
+) -> tuple[Quality, list[float] | None]:
+    """How good the scores are, and the 99 % interval of the AUC at chance where they were learned.
+
+    What was learned from half of the samples that are judged is learned anew for every resample.
+    """
+    member = np.array(target["member"])
+    found = quality(scored.score, member, seed)
+    if scored.features is None:
+        return found, None
+    low, high = refitted_interval(scored.features, member, seed)
+    client = clients_of(member, target["clients"])
+    chance = chance_by_halves(scored.features, member, client, seed)
+    found = replace(found, low=low, high=high, advantage_at_chance=chance.advantage)
+    return found, [chance.low, chance.high]
+
+
 def _view(
-    view: str, training: str, attack: str, found: Quality, target: Mapping[str, Any]
+    scored: _Scored, found: Quality, at_chance: list[float] | None, document: Mapping[str, Any]
 ) -> dict[str, Any]:
+    parameters, target = document["parameters"], document["results"]
     return {
-        "view": view,
-        "training": training,
-        "attack": attack,
+        "dataset": parameters["dataset"],
+        "model": parameters["federation"]["model"],
+        "view": scored.view,
+        "training": scored.training,
+        "attack": scored.attack,
         "auc": found.auc,
         "auc_ci": [found.low, found.high],
+        "auc_at_chance": at_chance,
         "tpr_at_fpr_0.01": found.tpr[0],
+        "tpr_at_fpr_0.01_ci": list(found.tpr_interval),
         "tpr_at_fpr_0.001": found.tpr[1],
         "advantage": found.advantage,
+        "advantage_at_chance": found.advantage_at_chance,
         "test_accuracy": target["test_accuracy"],
         "train_accuracy": target["train_accuracy"],
-        "upload_bytes": target["sent"].get(view, target["sent"]["single"]),
+        "upload_bytes": target["sent"].get(scored.view, target["sent"]["single"]),
         "float32_bytes": target["float32"],
         "clients": target["clients"],
+        "epsilon": _epsilon(parameters),
     }
 
 
@@ -151,92 +208,21 @@ def _epsilon(parameters: Mapping[str, Any]) -> float | None:
     if not noise:
         return None
     rho = federation["rounds"] / (2 * federation["clients"] * noise**2)
-    return float(rho + 2 * math.sqrt(rho * math.log(1 / _DELTA)))
+    return float(rho + 2 * math.sqrt(rho * math.log(1 / DELTA)))
 
 
-def _curve(view: str, training: str, attack: str, found: Quality) -> dict[str, Any]:
+def _curve(scored: _Scored, found: Quality) -> dict[str, Any]:
+    """Ends, and the best point at each of false positive rates on a logarithmic grid."""
     false, true = found.curve
-    kept = np.unique(np.linspace(0, len(false) - 1, _CURVE_POINTS).astype(int))
+    smallest = false[false > 0][0]
+    grid = np.geomspace(smallest, 1.0, _CURVE_POINTS)
+    last = np.searchsorted(false, [0.0, *grid * (1 + 1e-9)], side="right") - 1
+    kept = np.unique([0, *last, len(false) - 1])
     return {
-        "view": view,
-        "training": training,
-        "attack": attack,
+        "view": scored.view,
+        "training": scored.training,
+        "attack": scored.attack,
         "auc": found.auc,
         "false": false[kept].tolist(),
         "true": true[kept].tolist(),
     }
-
-
-def _tables(views: list[dict[str, Any]], documents: Documents) -> list[dict[str, Any]]:
-    rows = [
-        [
-            item["view"],
-            _TRAININGS[item["training"]],
-            item["attack"],
-            f"{item['auc']:.3f}",
-            f"{item['auc_ci'][0]:.3f} to {item['auc_ci'][1]:.3f}",
-            f"{item['advantage']:.3f}",
-            f"{item['tpr_at_fpr_0.01']:.3f}",
-            f"{item['tpr_at_fpr_0.001']:.3f}",
-        ]
-        for item in views
-    ]
-    costs = []
-    for training, said in _TRAININGS.items():
-        document = documents.get(f"target-{training}")
-        if document is not None:
-            results = document["results"]
-            epsilon = _epsilon(document["parameters"])
-            costs.append(
-                [
-                    said,
-                    f"{results['train_accuracy']:.1%}",
-                    f"{results['test_accuracy']:.1%}",
-                    f"{results['sent']['single'] / results['float32']:.2f}",
-                    "–" if epsilon is None else f"{epsilon:.0f}",
-                ]
-            )
-    return [
-        {"title": "Membership of a sample:", "head": list(_HEAD), "rows": rows, "left": 3},
-        {
-            "title": "What the layers cost:",
-            "head": [
-                "training",
-                "accuracy on members",
-                "test accuracy",
-                "upload / float32",
-                "epsilon",
-            ],
-            "rows": costs,
-            "left": 1,
-        },
-    ]
-
-
-def _checks(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found = []
-    final = [v for v in views if v["view"] == "final" and v["training"] == "clear"]
-    if final:
-        best = max(final, key=lambda item: item["auc"])
-        found.append(
-            check(
-                "membership shows in an overfitted model",
-                f"AUC > {_OVERFITTED_AUC}",
-                f"{best['auc']:.3f}",
-                best["auc"] > _OVERFITTED_AUC,
-                f"final model, {best['attack']}",
-            )
-        )
-    for item in views:
-        if item["view"] == "ciphertext":
-            low, high = item["auc_ci_99"]
-            found.append(
-                check(
-                    "ciphertexts tell nothing about membership",
-                    "AUC 0.5 within its 99 % interval",
-                    f"{item['auc']:.3f} ({low:.3f} to {high:.3f})",
-                    low <= 0.5 <= high,
-                    "ciphertexts of round 1",
-                )
-            )
-    return found

@@ -11,22 +11,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quancrypt_fl.data import ImageDataset, load_dataset
+from quancrypt_fl.data import ImageDataset, Samples, load_dataset
 from quancrypt_fl.leakage.membership.evidence import Model, update_evidence
-from quancrypt_fl.leakage.membership.federation import Federation, History, Pool, Weights
+from quancrypt_fl.leakage.membership.federation import (
+    Federation,
+    History,
+    Pool,
+    Weights,
+    clients_of,
+)
 from quancrypt_fl.leakage.views import View, observe
 from quancrypt_fl.seeds import derive_seed, generator
 from quancrypt_fl.training import torch_threads
 
-__all__ = ["measure_shadow", "measure_target"]
+__all__ = ["measure_shadow", "measure_target", "pool_labels"]
 
 _TEST_IMAGES = 2000
 _DIGITS = 6  # that are kept of every number
 _CIPHERTEXT = View(kind="ciphertext", bits=8, encrypted=True)
 
 
-def measure_target(data_dir: Path | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Train on half of the pool, and gather evidence from every view of it.
+def measure_target(
+    data_dir: Path | None, device: str, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train on half of the pool, on ``device``, and gather evidence from every view of it.
 
     Returns
     -------
@@ -38,7 +46,7 @@ def measure_target(data_dir: Path | None, parameters: Mapping[str, Any]) -> dict
     with torch_threads(1):
         dataset, federation, pool = _arranged(data_dir, parameters, "target")
         view = View(**parameters["view"])
-        trainer = federation.trainer(dataset, int(parameters["seed"]))
+        trainer = federation.trainer(dataset, int(parameters["seed"]), device)
         history = federation.train(trainer, pool, view, int(parameters["seed"]))
         model = Model(federation.model, dataset)
         facts = model.facts(history.weights[-1], pool.samples)
@@ -64,18 +72,31 @@ def measure_target(data_dir: Path | None, parameters: Mapping[str, Any]) -> dict
     }
 
 
-def measure_shadow(data_dir: Path | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Train a model like the target on another half of the pool: ``member`` and its ``facts``."""
+def measure_shadow(
+    data_dir: Path | None, device: str, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train a model like the target on another half of the pool: ``member`` and its ``facts``.
+
+    Its updates pass through the ``view`` of the parameters; without one they are in the clear.
+    """
     use = f"shadow-{parameters['shadow']}"
+    view = View(**parameters["view"]) if "view" in parameters else View(kind="plaintext")
+    seed = derive_seed(int(parameters["seed"]), use)
     with torch_threads(1):
         dataset, federation, pool = _arranged(data_dir, parameters, use)
-        trainer = federation.trainer(dataset, derive_seed(int(parameters["seed"]), use))
-        history = federation.train(trainer, pool, View(kind="plaintext"), 0, keep=False)
+        trainer = federation.trainer(dataset, seed, device)
+        noise = derive_seed(seed, "shadow-noise")
+        history = federation.train(trainer, pool, view, noise, keep=False)
         facts = Model(federation.model, dataset).facts(history.weights[-1], pool.samples)
     return {
         "member": pool.member.tolist(),
         "facts": {name: _listed(values) for name, values in facts.items()},
     }
+
+
+def pool_labels(data_dir: Path | None, parameters: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Class of each sample of the pool, which all cells of a study share."""
+    return _samples(_dataset(parameters["dataset"], data_dir), parameters).labels
 
 
 def _arranged(
@@ -85,14 +106,17 @@ def _arranged(
     dataset = _dataset(parameters["dataset"], data_dir)
     seed, members = int(parameters["seed"]), int(parameters["members"])
     federation = Federation(**parameters["federation"])
-    order = generator(seed, "membership-pool").permutation(len(dataset.train))
-    samples = dataset.train.take(order[: 2 * members].astype(np.int64))
+    samples = _samples(dataset, parameters)
     inside = generator(seed, f"membership-{use}").permutation(2 * members)[:members]
     member = np.zeros(2 * members, dtype=np.bool_)
     member[inside] = True
-    client = np.empty(2 * members, dtype=np.int64)
-    client[member] = client[~member] = np.arange(members) % federation.clients
-    return dataset, federation, Pool(samples, member, client)
+    return dataset, federation, Pool(samples, member, clients_of(member, federation.clients))
+
+
+def _samples(dataset: ImageDataset, parameters: Mapping[str, Any]) -> Samples:
+    """The pool: twice as many as members."""
+    order = generator(int(parameters["seed"]), "membership-pool").permutation(len(dataset.train))
+    return dataset.train.take(order[: 2 * int(parameters["members"])].astype(np.int64))
 
 
 def _evidence(model: Model, history: History, pool: Pool, *, together: bool) -> NDArray[np.float64]:
