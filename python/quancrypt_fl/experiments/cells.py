@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,9 +122,15 @@ class MeasuringCell:
     rounds: int = 1
 
     def finished(self, folder: Path) -> dict[str, Any] | None:
-        """The document of a measurement with the same parameters, in which nothing is missing."""
+        """The document of a measurement with the same parameters, in which nothing is missing.
+
+        One whose results are not those that were written is measured again.
+        """
         document = _read(folder / "measurement.json")
-        if document is None or document.get("results", {}).get("missing"):
+        results = None if document is None else document.get("results")
+        if document is None or not isinstance(results, dict) or results.get("missing"):
+            return None
+        if document.get("sha256", digest := _digest(results)) != digest:
             return None
         same = all(document.get(key) == value for key, value in self._identity().items())
         return document if same else None
@@ -131,7 +138,8 @@ class MeasuringCell:
     def run(self, folder: Path, observer: Observer) -> dict[str, Any]:
         """Measure; a measurement that was interrupted begins again."""
         del observer
-        document = {**self._identity(), "results": self.measure(self.parameters)}
+        results = json.loads(json.dumps(self.measure(self.parameters), allow_nan=False))
+        document = {**self._identity(), "results": results, "sha256": _digest(results)}
         folder.mkdir(parents=True, exist_ok=True)
         data = json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
         write_atomically(folder / "measurement.json", data)
@@ -144,6 +152,11 @@ class MeasuringCell:
     def _identity(self) -> dict[str, Any]:
         parameters = json.loads(json.dumps(dict(self.parameters)))
         return {"schema": _SCHEMA, "cell": self.id, "seed": self.seed, "parameters": parameters}
+
+
+def _digest(results: Mapping[str, Any]) -> str:
+    """SHA-256 of results as JSON."""
+    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

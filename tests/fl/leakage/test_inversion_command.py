@@ -134,6 +134,20 @@ def test_an_interrupted_study_goes_on_where_it_was(
     assert [target["view"] for target in document["targets"]] == ["plaintext", "clipped"]
 
 
+def test_a_cell_that_was_changed_is_measured_again(tmp_path: Path) -> None:
+    command = [*FAST, "--view", "plaintext", "--out", str(tmp_path)]
+    assert run(command) == 0
+    before = json.loads((tmp_path / "inversion.json").read_bytes())["targets"]
+    (cell,) = tmp_path.glob("cells/*/measurement.json")
+    for change in ('"psnr": [', '"psnr": ["x", '), ('"results"', '"result"'), ("{", "["):
+        text = cell.read_text()
+        assert change[0] in text
+        cell.write_text(text.replace(*change, 1))
+        assert run(command) == 0
+        after = json.loads((tmp_path / "inversion.json").read_bytes())["targets"]
+        assert [{**t, "seconds": 0} for t in after] == [{**t, "seconds": 0} for t in before]
+
+
 def test_a_folder_belongs_to_one_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["attack", "membership", "--out", str(folder)]) == 2
     assert "name another folder for --out" in capsys.readouterr().err
