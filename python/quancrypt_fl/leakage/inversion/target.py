@@ -87,11 +87,13 @@ Attack = Callable[[Target, Budget], tuple[Tensor, dict[str, Any]]]
 def inferred_labels(
     network: nn.Module, seen: Observation, images: int, low: Tensor, high: Tensor, shape: Shape
 ) -> Tensor:
-    """Labels of a batch, by the gradient of the last layer's biases, shape (images,).
+    """Labels of a batch, by the gradient of the last layer, shape (images,).
 
-    ``db_c = mean(p_c) - n_c / images``. For one image the label is where ``db`` is smallest (Zhao
-    et al., iDLG, 2020). For more, ``n_c / images`` is estimated with the mean probabilities that
-    the network gives to images of noise, and rounded by largest remainders.
+    For one image, row ``c`` of the weights' gradient is ``(p_c - y_c) h``, and its mean is smallest
+    for the label, as features ``h`` after a sigmoid or ReLU are not negative (Zhao et al., iDLG,
+    2020). For more, ``db_c = mean(p_c) - n_c / images`` of the biases: ``n_c / images`` is
+    estimated with the mean probabilities that the network gives to images of noise, and rounded
+    by largest remainders.
 
     Parameters
     ----------
@@ -101,9 +103,11 @@ def inferred_labels(
         How many.
     """
     name, _ = last_linear(network)
-    slope = seen.tensors[f"{name}.bias"].detach().double().cpu()
     if images == 1:
-        return slope.argmin().reshape(1)
+        rows = seen.tensors[f"{name}.weight"].detach().double()
+        sent = seen.seen.get(f"{name}.weight", torch.ones_like(rows)).sum(dim=1)
+        return (rows.sum(dim=1) / sent.clamp(min=1)).argmin().reshape(1).cpu()
+    slope = seen.tensors[f"{name}.bias"].detach().double().cpu()
     # With fresh weights, outputs depend little on the image: those of noise serve.
     rng = torch.Generator().manual_seed(0)
     noise = torch.rand((_NOISE_IMAGES, *shape), generator=rng).to(low.device, low.dtype)
