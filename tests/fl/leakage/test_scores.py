@@ -152,7 +152,7 @@ def test_intervals_that_learn_anew_hold_the_truth_and_others_do_not() -> None:
     missed = fixed = 0
     for seed in range(TRIALS):
         evidence, member, _ = simulated(seed, 0.0)
-        low, high = refitted_interval(evidence, member, seed, resamples=200)
+        low, high = refitted_interval([evidence], member, seed, resamples=200)
         missed += not low <= 0.5 <= high
         score = learned_by_halves(evidence, member, seed)
         low, high = auc_interval(score, member, seed)
@@ -167,7 +167,7 @@ def test_intervals_that_learn_anew_are_no_wider_than_need_be_where_there_is_an_e
     for seed in range(TRIALS):
         evidence, member, _ = simulated(seed, 1.2)
         areas.append(area(evidence, member, seed))
-        intervals.append(refitted_interval(evidence, member, seed, 0.8, resamples=200))
+        intervals.append(refitted_interval([evidence], member, seed, 0.8, resamples=200))
     truth = float(np.mean(areas))
     missed = sum(not low <= truth <= high for low, high in intervals)
     assert truth > 0.7
@@ -206,7 +206,7 @@ def test_large_pools_are_resampled_in_portions(monkeypatch: pytest.MonkeyPatch) 
     assert list(halves._portions(25, evidence)) == [10, 10, 5]
     portions = chance_by_halves(evidence, member, client, 1, 0.8, permutations=399)
     assert (portions.low, portions.high) == pytest.approx((whole.low, whole.high), abs=0.03)
-    low, high = refitted_interval(evidence, member, 1, resamples=105)
+    low, high = refitted_interval([evidence], member, 1, resamples=105)
     assert low < area(evidence, member, 1) < high
 
 
@@ -286,5 +286,5 @@ def test_broken_evidence_is_no_error() -> None:
     values = np.random.default_rng(1).normal(size=(40, 3))
     values[3, 1], values[5, 2] = np.inf, np.nan
     assert np.isfinite(learned_by_halves(values, member, 1)).all()
-    low, high = refitted_interval(values, member, 1, resamples=50)
+    low, high = refitted_interval([values], member, 1, resamples=50)
     assert 0 <= low < high <= 1

@@ -206,13 +206,17 @@ def _against_random(
     if kind == "unmasked":
         text = f"encryption switched off gives more than random bytes ({metric.upper()})"
         required = f"difference > {margin:g}{unit}, with its interval"
-        passed = None if half is None else mean - half > margin
+        passed = None
+        if half is not None and (mean - half > margin or mean + half <= margin):
+            passed = mean - half > margin
     else:
         text = f"{_SAID[kind]} gives no more than random bytes ({metric.upper()})"
         required = f"0 within an interval of at most ± {margin:g}{unit}"
         equal = half is not None and abs(mean) <= half
         passed = None if half is None or (equal and half > margin) else equal
     said = f"{mean:+.2f}" + ("" if half is None else f" ± {half:.2f}") + unit
+    if passed is None:
+        said += ": too few images to say"
     return check(text, required, said, passed, _basis(document, difference.count))
 
 

@@ -9,7 +9,7 @@ is learned from anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,12 +82,21 @@ def learned_by_halves(evidence: Values, member: Marks, seed: int) -> Values:
 
 
 def refitted_interval(
-    evidence: Values, member: Marks, seed: int, level: float = 0.95, resamples: int = _RESAMPLES
+    evidence: Sequence[Values],
+    member: Marks,
+    seed: int,
+    level: float = 0.95,
+    resamples: int = _RESAMPLES,
 ) -> tuple[float, float]:
     """Percentile bootstrap of the AUC of :func:`learned_by_halves`, learned anew every time.
 
     Members and others of each half are drawn anew from those of the same half, so that no sample
     is both learned from and asked about.
+
+    Parameters
+    ----------
+    evidence
+        As of :func:`learned_by_halves`, once or several times: each gets its share of resamples.
     """
     parts = _split(seed, np.flatnonzero(member)[None], np.flatnonzero(~member)[None])
     rng = generator(seed, "halves-bootstrap")
@@ -97,11 +106,13 @@ def refitted_interval(
         return chosen
 
     found = []
-    for times in _portions(resamples, evidence):
-        inner, outer = (
-            (drawn(kind[0], times), drawn(kind[1], times)) for kind in (parts.inner, parts.outer)
-        )
-        found.append(aucs(*_crossed(evidence, _Parts(inner, outer))))
+    for one in evidence:
+        for times in _portions(math.ceil(resamples / len(evidence)), one):
+            inner, outer = (
+                (drawn(kind[0], times), drawn(kind[1], times))
+                for kind in (parts.inner, parts.outer)
+            )
+            found.append(aucs(*_crossed(one, _Parts(inner, outer))))
     low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from quancrypt_fl.leakage.membership.halves import (
     learned_by_halves,
     refitted_interval,
 )
-from quancrypt_fl.leakage.membership.quality import Quality, quality
+from quancrypt_fl.leakage.membership.quality import Quality, aucs, quality
 from quancrypt_fl.leakage.membership.scores import (
     lira_offline,
     lira_online,
@@ -44,13 +44,17 @@ _FEWEST_SHADOWS = 2
 
 @dataclass(frozen=True)
 class _Scored:
-    """One attack on one view: scores of all samples, and what they were learned from by halves."""
+    """One attack on one view: scores of all samples, and what they were learned from by halves.
+
+    Of ciphertexts there are several features, one for each encryption; the AUC is their mean, and
+    scores are those of the first.
+    """
 
     view: str
     training: str
     attack: str
     score: Values
-    features: Values | None = None
+    features: Sequence[Values] | None = None
 
 
 def summarize_membership(documents: Documents, labels: Labels | None, seed: int) -> dict[str, Any]:
@@ -113,13 +117,18 @@ def _scored(documents: Documents, labels: Labels | None, seed: int) -> Iterator[
         member = np.array(target["member"])
         for view, evidence in target["updates"].items():
             values = np.array(evidence)
+            if view == "ciphertext":  # each encryption by itself
+                draws = [values[:, number] for number in range(values.shape[1])]
+                score = learned_by_halves(draws[0], member, seed)
+                yield _Scored(view, training, "updates", score, draws)
+                continue
             seen = [("updates", values)]
             if view == "single" and training == "clear":
                 seen.append((ROUND_1, values[:, :1]))  # what the row of ciphertexts is held against
             for attack, rounds in seen:
                 features = _update_features(rounds)
                 score = learned_by_halves(features, member, seed)
-                yield _Scored(view, training, attack, score, features)
+                yield _Scored(view, training, attack, score, [features])
 
 
 def _on_final_model(
@@ -166,8 +175,10 @@ def _judged(
         return found, None
     low, high = refitted_interval(scored.features, member, seed)
     client = clients_of(member, target["clients"])
-    chance = chance_by_halves(scored.features, member, client, seed)
-    found = replace(found, low=low, high=high, advantage_at_chance=chance.advantage)
+    chance = chance_by_halves(scored.features[0], member, client, seed)
+    scores = np.stack([learned_by_halves(one, member, seed) for one in scored.features])
+    auc = float(aucs(scores, member).mean())
+    found = replace(found, auc=auc, low=low, high=high, advantage_at_chance=chance.advantage)
     return found, [chance.low, chance.high]
 
 

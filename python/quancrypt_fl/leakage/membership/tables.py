@@ -75,7 +75,8 @@ def notes_of(shadows: Mapping[str, int]) -> list[str]:
         "Models are overfitted on purpose. Shadow models are trained as the attacked one is, with "
         f"the same layers or noise, on other halves of the same pool: {counted}.",
         "The attack on updates knows the membership of half of the samples and is asked about the "
-        "other half, and the reverse. On ciphertexts it reads the bytes of round 1 as numbers, and "
+        "other half, and the reverse. On ciphertexts it reads the bytes of round 1 as numbers, of "
+        "20 encryptions of each update, one at a time (their mean AUC is shown), and "
         f'knows the first global weights; "{ROUND_1}" has the same of updates in the clear.',
         "What chance gives to it: 99 % of 999 permutations of memberships among the samples of "
         "each client, with halves drawn and classifiers learned anew.",

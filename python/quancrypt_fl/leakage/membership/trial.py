@@ -28,6 +28,7 @@ __all__ = ["measure_shadow", "measure_target", "pool_labels"]
 
 _TEST_IMAGES = 2000
 _DIGITS = 6  # that are kept of every number
+_ENCRYPTIONS = 20
 _CIPHERTEXT = View(kind="ciphertext", bits=8, encrypted=True)
 
 
@@ -41,7 +42,8 @@ def measure_target(
     dict
         ``member`` and what the final model says (``facts``), the losses of all global models
         (``rounds``), the evidence of ``single`` updates and of the ``aggregate`` (samples, rounds,
-        3), and of a ``ciphertext`` (samples, 1, 3) where the view is plain; accuracies and bytes.
+        3), and of ``ciphertext`` (samples, encryptions, 3) where the view is plain; accuracies and
+        bytes.
     """
     with torch_threads(1):
         dataset, federation, pool = _arranged(data_dir, parameters, "target")
@@ -140,21 +142,23 @@ def _evidence(model: Model, history: History, pool: Pool, *, together: bool) -> 
 def _ciphertext_evidence(
     model: Model, history: History, pool: Pool
 ) -> tuple[NDArray[np.float64], int]:
-    """The same from the ciphertexts of round 1, (samples, 1, 3), and the bytes of one of them.
+    """The same from ciphertexts of round 1, (samples, encryptions, 3), and the bytes of one.
 
     Who sees ciphertexts alone knows the first global weights at most; later ones are opened by
-    clients only.
+    clients only. Every update is encrypted several times: an attacker has one of them, and what it
+    gets should not hang on that one.
     """
-    found = np.empty((len(pool.samples), 1, 3))
+    found = np.empty((len(pool.samples), _ENCRYPTIONS, 3))
     sent = 0
     for client, update in enumerate(history.updates[0]):
         tensors = {name: torch.from_numpy(values) for name, values in update.items()}
-        seen = observe(_CIPHERTEXT, [tensors], tensors, tensors, 0)
-        numbers: Weights = {name: t.numpy() for name, t in seen.tensors.items()}
         mine = np.flatnonzero(pool.client == client)
         part = pool.samples.take(mine)
-        found[mine, 0] = update_evidence(model, history.weights[0], numbers, part)
-        sent = seen.sent
+        for number in range(_ENCRYPTIONS):
+            seen = observe(_CIPHERTEXT, [tensors], tensors, tensors, 0)
+            numbers: Weights = {name: t.numpy() for name, t in seen.tensors.items()}
+            found[mine, number] = update_evidence(model, history.weights[0], numbers, part)
+            sent = seen.sent
     return found, sent
 
 
