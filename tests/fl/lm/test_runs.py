@@ -113,7 +113,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(causal: Make, mode: str, tmp_pat
 def test_another_base_model_cannot_go_on(causal: Make, tmp_path: Path) -> None:
     Finetuning(causal(rounds=1, out=tmp_path / "out")).run()
     other = tiny.gpt2(tmp_path / "other", width=48)
-    with pytest.raises(CheckpointError, match="data: "):
+    with pytest.raises(CheckpointError, match="base model: "):
         Finetuning(causal(rounds=2, out=tmp_path / "out", model=str(other)), resume=True).run()
 
 

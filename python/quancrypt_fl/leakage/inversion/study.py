@@ -166,7 +166,8 @@ def _views_of(dataset: str, network: str, scale: str) -> tuple[View, ...]:
         return ALL_VIEWS
     if network in _SLOW:
         return FEWEST_VIEWS
-    return FEW_VIEWS if scale == "quick" and dataset != "digits" else ALL_VIEWS
+    few = dataset == "cifar10" or (scale == "quick" and dataset != "digits")
+    return FEW_VIEWS if few else ALL_VIEWS
 
 
 def _budget(network: str, attack: str, scale: str) -> Budget:
