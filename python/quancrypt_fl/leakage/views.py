@@ -209,8 +209,6 @@ class _Upload:
     ----------
     bounds
         Clip bound by name.
-    integers
-        What was encrypted, in [-q_max, q_max], in the order of the tensors.
     data
         What the server gets.
     """
@@ -221,11 +219,16 @@ class _Upload:
         unit = {name: to_unit(values, self.bounds[name]) for name, values in kept.items()}
         self.channel = _channel(bits, sum(v.size for v in kept.values()))
         self.q_max = 2 ** (bits - 1) - 1
-        sender, ones = self.channel.client(), dict.fromkeys(unit, 1.0)
-        quantized = sender.quantized(unit, ones, 0)
+        self._unit, self._ones = unit, dict.fromkeys(unit, 1.0)
+        self._sender = self.channel.client()
+        self.data = self._sender.protect(unit, self._ones, 0).data
+
+    @functools.cached_property
+    def integers(self) -> NDArray[np.int64]:
+        """What was encrypted, in [-q_max, q_max], in the order of the tensors."""
+        quantized = self._sender.quantized(self._unit, self._ones, 0)
         flat = np.concatenate([values.ravel() for values in quantized.values()])
-        self.integers = np.rint(flat.astype(np.float64) * self.q_max).astype(np.int64)
-        self.data = sender.protect(unit, ones, 0).data
+        return np.asarray(np.rint(flat.astype(np.float64) * self.q_max), dtype=np.int64)
 
 
 def _decoded(update: Update, view: View, typical: Update) -> Observation:
@@ -235,7 +238,7 @@ def _decoded(update: Update, view: View, typical: Update) -> Observation:
     data = upload.data
     if view.unmasked:
         data = unmasked_upload(data, params, upload.integers)
-    numbers = decoded_values(data, params, len(upload.integers))
+    numbers = decoded_values(data, params, sum(tensor.numel() for tensor in update.values()))
     if np.abs(numbers).max() > upload.q_max:  # no quantized update: scaled as updates usually are
         spread = (numbers - numbers.mean()) / max(numbers.std(), 1e-12)
         return Observation(_scaled_as(spread, typical), {}, {}, len(data))

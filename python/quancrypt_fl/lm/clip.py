@@ -21,7 +21,7 @@ from quancrypt_fl.errors import DataError
 from quancrypt_fl.lm.base import Base, pretrained
 from quancrypt_fl.lm.config import FinetuneConfig
 from quancrypt_fl.lm.encoders import encoder_of
-from quancrypt_fl.lm.loading import ModelError, load_config
+from quancrypt_fl.lm.loading import ModelError, load_config_of
 from quancrypt_fl.lm.pictures import Pictures, in_words, read_labelled
 from quancrypt_fl.lm.prepared import Prepared
 from quancrypt_fl.lm.preprocessing import Preprocessing
@@ -74,9 +74,7 @@ def prepare_clip(config: FinetuneConfig, folder: Path) -> Prepared:
         If one of them is absent or broken, or they do not fit each other.
     """
     assert config.sequence_length is not None
-    known = load_config(folder)
-    if not isinstance(known, CLIPConfig):
-        raise ModelError(f"{folder}: is a model of type {known.model_type}; task clip needs clip")
+    known = load_config_of(folder, CLIPConfig, "clip")
     preprocessing = Preprocessing.of(folder, known.vision_config)
     data = read_labelled(
         config.data.expanduser(), config.seed, config.max_train_samples, config.max_test_samples

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -36,6 +36,7 @@ __all__ = [
     "has_tokenizer",
     "is_adapter",
     "load_config",
+    "load_config_of",
     "load_model",
     "load_tokenizer",
     "model_folder",
@@ -43,6 +44,8 @@ __all__ = [
     "read_json",
     "weight_files",
 ]
+
+_Config = TypeVar("_Config", bound=PreTrainedConfig)
 
 INT8_WEIGHTS = "model-int8.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -129,6 +132,16 @@ def load_config(folder: Path) -> PreTrainedConfig:
             folder, trust_remote_code=False, local_files_only=True
         )
     return config
+
+
+def load_config_of(folder: Path, kind: type[_Config], task: str) -> _Config:
+    """:func:`load_config` where a task needs models of one type."""
+    known = load_config(folder)
+    if not isinstance(known, kind):
+        raise ModelError(
+            f"{folder}: is a model of type {known.model_type}; task {task} needs {kind.model_type}"
+        )
+    return known
 
 
 def has_tokenizer(folder: Path) -> bool:

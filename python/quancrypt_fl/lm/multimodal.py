@@ -26,7 +26,7 @@ from quancrypt_fl.errors import DataError
 from quancrypt_fl.lm.base import Base, pretrained
 from quancrypt_fl.lm.captions import Captions, Encode, read_captions
 from quancrypt_fl.lm.config import FinetuneConfig
-from quancrypt_fl.lm.loading import ModelError, load_config, load_tokenizer
+from quancrypt_fl.lm.loading import ModelError, load_config_of, load_tokenizer
 from quancrypt_fl.lm.prepared import Prepared
 from quancrypt_fl.lm.preprocessing import Preprocessing
 from quancrypt_fl.lm.rows import digest_of
@@ -89,11 +89,7 @@ def prepare_multimodal(config: FinetuneConfig, folder: Path) -> Prepared:
         If one of them is absent or broken, or they do not fit each other.
     """
     assert config.sequence_length is not None
-    known = load_config(folder)
-    if not isinstance(known, LlavaConfig):
-        raise ModelError(
-            f"{folder}: is a model of type {known.model_type}; task multimodal needs llava"
-        )
+    known = load_config_of(folder, LlavaConfig, "multimodal")
     preprocessing = Preprocessing.of(folder, known.vision_config)
     picture = _picture_token(folder, known)
     start, encode = _tokenizer(folder, picture, known, config.sequence_length)
